@@ -1,0 +1,204 @@
+// Runs every op on buffers of exactly the right size, on one thread and on several, and compares the bits. Built by
+// tests/test_nerf_kernels_cpu.py with the address and the thread sanitizer, which do the rest.
+//
+// `selfcheck short` gives one result a buffer that is a number too short, `selfcheck race` lets two threads write one
+// array: the sanitizers must complain, or they see nothing.
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+extern "C" {
+const char* nerf_hash_encode_f32(int, int64_t, int, int, const int32_t*, const uint8_t*, const int64_t*, const float*,
+                                 const float*, float*);
+const char* nerf_hash_encode_table_f32(int, int64_t, int, int, const int32_t*, const uint8_t*, const int64_t*,
+                                       const float*, const float*, float*);
+const char* nerf_hash_encode_x_f32(int, int64_t, int, int, const int32_t*, const uint8_t*, const int64_t*, const float*,
+                                   const float*, const float*, float*);
+const char* nerf_mlp(int, int, int64_t, int, const int32_t*, int, int, double, const void* const*, const void* const*,
+                     const void*, void*);
+const char* nerf_mlp_backward(int, int, int64_t, int, const int32_t*, int, int, double, const void* const*,
+                              const void* const*, const void*, const void*, void*, void* const*, void* const*);
+const char* nerf_composite_f32(int, int64_t, int64_t, const int64_t*, const float*, const float*, const float*,
+                               const float*, const float*, float*, float*, float*, float*);
+const char* nerf_composite_backward_f32(int, int64_t, int64_t, const int64_t*, const float*, const float*, const float*,
+                                        const float*, const float*, const float*, const float*, const float*,
+                                        const float*, const float*, float*, float*);
+const char* nerf_transmittance_f32(int, int64_t, const int64_t*, const float*, const float*, float*);
+const char* nerf_march(int, int64_t, const float*, const float*, const float*, const float*, const uint8_t*,
+                       const uint8_t*, int, int, const double*, int64_t*, void**);
+const char* nerf_march_take(int, void*, float*, float*);
+const char* nerf_adam(int, int64_t, float*, const float*, float*, float*, double, double, double, double, int64_t, int);
+int nerf_mlp_has_bfloat16();
+}
+
+namespace {
+
+using Floats = std::vector<float>;
+uint32_t state = 1;
+
+float random_float() {  // in [0, 1)
+    state = state * 1664525u + 1013904223u;
+    return static_cast<float>(state >> 8) / (1 << 24);
+}
+Floats random_floats(int64_t count, float low = -1, float high = 1) {
+    Floats v(count);
+    for (float& x : v) x = low + (high - low) * random_float();
+    return v;
+}
+
+void require(const char* message, const char* what) {
+    if (message) std::printf("%s: %s\n", what, message), std::exit(2);
+}
+
+// Runs `op` on 1 and on 4 threads; it appends its results.
+void same_bits(const char* what, int64_t size,
+               const std::function<void(int threads, std::vector<Floats>& results)>& op) {
+    std::vector<Floats> one, four;
+    op(1, one);
+    op(4, four);
+    for (size_t i = 0; i < one.size(); ++i)
+        if (!one[i].empty() && std::memcmp(one[i].data(), four[i].data(), one[i].size() * sizeof(float)) != 0)
+            std::printf("%s of %lld: result %zu depends on the threads\n", what, static_cast<long long>(size), i),
+                std::exit(3);
+}
+
+void check_hash(int64_t points, int features, int64_t missing) {
+    const int32_t resolutions[3] = {3, 17, 200};
+    const uint8_t dense[3] = {1, 0, 0};
+    const int64_t first[4] = {0, 64, 64 + 1024, 64 + 2048};
+    const Floats x = random_floats(points * 3, -0.1f, 1.1f), table = random_floats(first[3] * features);
+    const Floats grad = random_floats(points * 3 * features);
+    same_bits("hash_encode", points, [&](int threads, std::vector<Floats>& results) {
+        Floats out(points * 3 * features - missing), to_table(table.size()), to_x(x.size());
+        require(nerf_hash_encode_f32(threads, points, 3, features, resolutions, dense, first, x.data(), table.data(),
+                                     out.data()),
+                "hash");
+        require(nerf_hash_encode_table_f32(threads, points, 3, features, resolutions, dense, first, x.data(),
+                                           grad.data(), to_table.data()),
+                "hash");
+        require(nerf_hash_encode_x_f32(threads, points, 3, features, resolutions, dense, first, x.data(), table.data(),
+                                       grad.data(), to_x.data()),
+                "hash");
+        results = {out, to_table, to_x};
+    });
+}
+
+void check_mlp(int64_t points, std::vector<int32_t> widths, int format, int activation) {
+    const int depth = static_cast<int>(widths.size()) - 1;
+    std::vector<Floats> weights, biases;
+    for (int l = 0; l < depth; ++l) {
+        weights.push_back(random_floats(widths[l] * widths[l + 1], -0.3f, 0.3f));
+        biases.push_back(random_floats(widths[l + 1]));
+    }
+    const Floats x = random_floats(points * widths[0]), grad = random_floats(points * widths[depth]);
+    const auto addresses = [](std::vector<Floats>& arrays) {
+        std::vector<void*> p;
+        for (Floats& a : arrays) p.push_back(a.data());
+        return p;
+    };
+    const auto w = addresses(weights), b = addresses(biases);
+    same_bits("mlp", points, [&](int threads, std::vector<Floats>& results) {
+        Floats out(points * widths[depth]), to_x(x.size());
+        std::vector<Floats> to_weights = weights, to_biases = biases;
+        const auto tw = addresses(to_weights), tb = addresses(to_biases);
+        require(nerf_mlp(threads, format, points, depth, widths.data(), activation, 4, 3.0, w.data(), b.data(),
+                         x.data(), out.data()),
+                "mlp");
+        require(nerf_mlp_backward(threads, format, points, depth, widths.data(), activation, 4, 3.0, w.data(), b.data(),
+                                  x.data(), grad.data(), to_x.data(), tw.data(), tb.data()),
+                "mlp");
+        results = {out, to_x};
+        for (auto& a : to_weights) results.push_back(a);
+        for (auto& a : to_biases) results.push_back(a);
+    });
+}
+
+void check_composite(int64_t rays) {
+    std::vector<int64_t> offsets = {0};
+    for (int64_t r = 0; r < rays; ++r)
+        offsets.push_back(offsets.back() + (r % 5 == 0 ? 0 : static_cast<int64_t>(random_float() * 40)));
+    const int64_t p = offsets.back();
+    const Floats density = random_floats(p, 0, 30), rgb = random_floats(p * 3), t = random_floats(p),
+                 dt = random_floats(p, 0, 0.1f);
+    const Floats background = random_floats(rays * 3), g_rgb = random_floats(rays * 3), g = random_floats(rays),
+                 g_weights = random_floats(p);
+    same_bits("composite", rays, [&](int threads, std::vector<Floats>& results) {
+        Floats out(rays * 3), depth(rays), opacity(rays), weights(p), to_density(p), to_rgb(p * 3), light(p);
+        require(nerf_composite_f32(threads, rays, rays, offsets.data(), density.data(), rgb.data(), t.data(), dt.data(),
+                                   background.data(), out.data(), depth.data(), opacity.data(), weights.data()),
+                "composite");
+        require(nerf_composite_backward_f32(threads, rays, rays, offsets.data(), density.data(), rgb.data(), t.data(),
+                                            dt.data(), background.data(), weights.data(), g_rgb.data(), g.data(),
+                                            nullptr, g_weights.data(), to_density.data(), to_rgb.data()),
+                "composite");
+        require(nerf_transmittance_f32(threads, rays, offsets.data(), density.data(), dt.data(), light.data()),
+                "transmittance");
+        results = {out, depth, opacity, weights, to_density, to_rgb, light};
+    });
+}
+
+void check_march(int64_t rays) {
+    constexpr int resolution = 12;
+    std::vector<uint8_t> occupied(resolution * resolution * resolution), dilated(occupied.size(), 1);
+    for (auto& cell : occupied) cell = random_float() < 0.2f;
+    const Floats origins = random_floats(rays * 3), directions = random_floats(rays * 3),
+                 start = random_floats(rays, 0, 10);
+    const Floats count = random_floats(rays, 0, 300);
+    const double numbers[6] = {0.1, 0.2, -0.1, 1.5, 0.01, 0.01};
+    same_bits("march", rays, [&](int threads, std::vector<Floats>& results) {
+        std::vector<int64_t> offsets(rays + 1);
+        void* found = nullptr;
+        require(nerf_march(threads, rays, origins.data(), directions.data(), start.data(), count.data(),
+                           occupied.data(), dilated.data(), resolution, 1, numbers, offsets.data(), &found),
+                "march");
+        Floats t(offsets.back()), dt(offsets.back());
+        require(nerf_march_take(threads, found, t.data(), dt.data()), "march");
+        results = {t, dt};
+    });
+}
+
+void check_adam(int64_t count) {
+    const Floats param = random_floats(count), grad = random_floats(count);
+    same_bits("adam", count, [&](int threads, std::vector<Floats>& results) {
+        Floats p = param, m(count), v(count);
+        require(nerf_adam(threads, count, p.data(), grad.data(), m.data(), v.data(), 0.01, 0.9, 0.999, 1e-8, 1, 0),
+                "adam");
+        results = {p, m, v};
+    });
+}
+
+void race() {
+    Floats p = random_floats(100000), g = p, m = p, v = p;
+    const auto step = [&] {
+        require(nerf_adam(1, 100000, p.data(), g.data(), m.data(), v.data(), 0.01, 0.9, 0.999, 1e-8, 1, 0), "adam");
+    };
+    std::thread other(step);
+    step();
+    other.join();
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    const std::string planted = count > 1 ? arguments[1] : "";
+    if (planted == "race") return race(), 0;
+    if (planted == "short") return check_hash(65, 4, 1), 0;
+    for (int64_t size : {1, 7, 63, 65, 5000}) {
+        for (int features : {1, 2, 3, 4, 8}) check_hash(size, features, 0);
+        for (int format = 0; format < 2; ++format) {
+            if (format == 1 && !nerf_mlp_has_bfloat16()) continue;
+            for (int activation = 0; activation < 6; ++activation) check_mlp(size, {3, 17, 5, 1}, format, activation);
+            check_mlp(size, {32, 64, 64, 16}, format, 1);
+            if (size < 100) check_mlp(size, {100, 256, 33}, format, 1);
+        }
+        check_composite(size);
+        check_march(size);
+        check_adam(size * 20);
+    }
+    std::puts("all well");
+}

@@ -1,0 +1,204 @@
+"""The command line of `python -m nerf.train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from tqdm import tqdm
+
+from data.errors import SceneError
+from data.scene import Scene, load_scene
+from nerf import checkpoint
+from nerf.config import ConfigError, TrainConfig, preset
+from nerf.kernels import BackendError, choose, keep_memory
+from nerf.paths import Rig
+from nerf.render import render_video
+from nerf.train import Progress, prepare, save_rig, train
+from nerf.trainer import Collapse
+
+DEFAULT_BUDGET = 300.0  # seconds, for presets that count time
+
+
+@dataclass(frozen=True)
+class Options:
+    """Learn a scene from posed photos, measure it on held-out views, and make its orbit video.
+
+    Example: python -m nerf.train --scene data/selfie --budget 5m
+    """
+
+    scene: Path
+    """Folder of posed photos: Blender, instant-ngp, nerfstudio, Nerfies, HyperNeRF, DyCheck, LLFF, NR-NeRF or COLMAP."""
+    preset: Literal["auto", "instant", "nerf", "nerfies"] = "auto"
+    """auto: instant, with a warp where the scene moves. nerf, nerfies: the papers' own (days on a CPU)."""
+    budget: str | None = None
+    """Train for this long: 90s, 5m, 1h. Default: 5m for instant."""
+    steps: int | None = None
+    """Train for this many steps instead. Default for nerf and nerfies: the papers'."""
+    downscale: int = 1
+    """Read the photos reduced by this whole factor."""
+    out: Path | None = None
+    """The run's folder. Default: runs/<scene>."""
+    resume: bool = False
+    """Go on with the run in that folder."""
+    warp: bool = True
+    """--no-warp treats a moving scene as if it were rigid."""
+    backend: str = "auto"
+    """Kernels: auto, reference or cpu (python -m nerf.kernels lists them)."""
+    seed: int = 0
+    """Of everything random."""
+    video: bool = True
+    """Make orbit.mp4 at the end."""
+
+
+def seconds(text: str) -> float:
+    """ "90", "90s", "5m", "1.5h" -> seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise ConfigError(f"--budget: expected a time such as 90s, 5m or 1h, found {text!r}")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, None: 1}[match[2]]
+
+
+def configure(options: Options, scene: Scene, backend: str) -> TrainConfig:
+    """The run that the options ask for on this scene."""
+    config = preset(options.preset, scene.moving and options.warp, scene.background is not None)
+    if options.budget is not None and options.steps is not None:
+        raise ConfigError("--budget, --steps: expected one of them, found both")
+    steps, budget = options.steps, None if options.budget is None else seconds(options.budget)
+    if steps is not None and steps < 1:
+        raise ConfigError(f"--steps: expected at least 1, found {steps}")
+    if steps is None and budget is None:
+        steps = config.steps
+        budget = DEFAULT_BUDGET if steps is None else None
+    model = config.model if options.warp else dataclasses.replace(config.model, warp=None)
+    return dataclasses.replace(
+        config,
+        scene=str(options.scene),
+        downscale=options.downscale,
+        steps=steps,
+        budget=budget,
+        model=model,
+        seed=options.seed,
+        backend=backend,
+    )
+
+
+def resumed(options: Options, out: Path, backend: str) -> TrainConfig:
+    """The saved configuration of the run in `out`; a new --steps or --budget replaces its end, nothing else changes."""
+    config = checkpoint.read_config(out).train
+    if options.steps is not None or options.budget is not None:
+        budget = None if options.budget is None else seconds(options.budget)
+        config = dataclasses.replace(config, steps=options.steps, budget=budget)
+    if backend != config.backend and options.backend != "auto":
+        config = dataclasses.replace(config, backend=backend)
+    return config
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; a sentence and exit code 2 for bad input, 130 after Ctrl-C (with the run saved)."""
+    options = tyro.cli(Options, args=arguments, prog="python -m nerf.train")
+    keep_memory()
+    try:
+        sys.exit(_run(options))
+    except (SceneError, ConfigError, BackendError, Collapse) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(options: Options) -> int:
+    backend, said = choose(options.backend)
+    print(said)
+    out = options.out or Path("runs") / options.scene.resolve().name
+    if options.resume:
+        prepare(out, True)
+        saved = checkpoint.read_config(out).train
+        scene = load_scene(options.scene, saved.downscale)
+        config = resumed(options, out, backend)
+    else:
+        scene = load_scene(options.scene, options.downscale)
+        config = configure(options, scene, backend)
+        moved = prepare(out, False)
+        if moved:
+            print(moved)
+    print(scene.summary())
+    print(_intention(config, scene, out))
+    save_rig(out, scene)
+    final = _follow(config, scene, out, options.resume)
+    if final is None:
+        print(f"saved. Go on with: python -m nerf.train --scene {options.scene} --out {out} --resume")
+        return 130
+    _report(final, out)
+    if options.video:
+        _orbit(out, config.backend)
+    return 0
+
+
+def _intention(config: TrainConfig, scene: Scene, out: Path) -> str:
+    length = f"{config.steps} steps" if config.steps is not None else f"{config.budget:.0f} s"
+    kind = (
+        "no warp"
+        if config.model.warp is None
+        else f"{config.model.warp.kind} warp over {len({f.warp_id for f in scene.train})} instants"
+    )
+    return f"preset {config.preset}, {kind}, {length} of training -> {out}"
+
+
+def _follow(config: TrainConfig, scene: Scene, out: Path, resume: bool) -> Progress | None:
+    """Show the run's progress. None where Ctrl-C or a termination ended it early."""
+    stop: list[int] = []
+    kept = {number: signal.signal(number, lambda *_: stop.append(1)) for number in (signal.SIGINT, signal.SIGTERM)}
+    steps = train(config, scene, out, resume)
+    shown, last = 0.0, None
+    bar: Any = tqdm(total=100, bar_format="{percentage:3.0f}%|{bar:24}| {elapsed} {postfix}", dynamic_ncols=True)
+    try:
+        for progress in steps:
+            last = progress
+            if progress.note:
+                bar.write(progress.note)
+            if time.monotonic() - shown > 0.5 or progress.metrics is not None:
+                shown = time.monotonic()
+                bar.n = round(100 * progress.fraction, 1)
+                bar.set_postfix_str(describe(progress), refresh=True)
+            if stop:
+                steps.close()  # saves
+                return None
+    finally:
+        bar.close()
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    return last
+
+
+def describe(progress: Progress) -> str:
+    """One line: step, loss, train PSNR, rates, time left."""
+    minutes, rest = divmod(round(progress.left), 60)
+    return (
+        f"step {progress.step}, loss {progress.loss:.4f}, train {progress.psnr:.2f} dB, {progress.rays_per_second / 1e3:.1f} k rays/s, "
+        f"{progress.samples_per_second / 1e6:.2f} M samples/s, {minutes}:{rest:02d} left"
+    )
+
+
+def _report(final: Progress, out: Path) -> None:
+    metrics = final.metrics or {}
+    figures = ", ".join(
+        f"{name.upper()} {metrics[name]:.{digits}f}{unit}"
+        for name, digits, unit in (("psnr", 2, " dB"), ("ssim", 4, ""), ("flip", 4, ""))
+    )
+    print(f"held out, mean of {len(metrics['views'])} views: {figures}; {final.step} steps in {final.seconds:.0f} s")
+    print(
+        f"{out}: metrics.json, checkpoint.safetensors, previews/, evaluation/; TensorBoard: tensorboard --logdir {out}"
+    )
+
+
+def _orbit(out: Path, backend: str) -> None:
+    model, _ = checkpoint.load_model(out, backend)
+    path = out / "orbit.mp4"
+    render_video(model, Rig.load(out), "orbit", 60, path)
+    print(f"orbit video: {path}")

@@ -1,0 +1,107 @@
+"""What turns positions and directions into features that a small network can use."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nerf.kernels.backends import Ops, load
+from nerf.kernels.hash_encode import GridGeometry
+
+
+def window(bands: int, annealed: float | Tensor, like: Tensor) -> Float[Tensor, "k"]:
+    """Weight of each frequency band while bands are let in from coarse to fine (Nerfies, equation 8).
+
+    w_j(a) = (1 - cos(pi clamp(a - j, 0, 1))) / 2: band j is off until a reaches j and fully on from j + 1.
+
+    Args:
+        bands: number of bands m.
+        annealed: a in [0, m]; m lets everything through.
+    """
+    j = torch.arange(bands, device=like.device, dtype=like.dtype)
+    return 0.5 * (1 - torch.cos(math.pi * (annealed - j).clamp(0, 1)))
+
+
+class Frequency(nn.Module):
+    """Positional encoding: (x,) sin(2^0 pi x), cos(2^0 pi x), ..., sin(2^(L-1) pi x), cos(2^(L-1) pi x) (NeRF, equation 4).
+
+    Args:
+        bands: L.
+        include_input: put x itself in front, as the authors' code does and the equation does not.
+    """
+
+    def __init__(self, bands: int, include_input: bool = True) -> None:
+        super().__init__()
+        self.bands, self.include_input = bands, include_input
+
+    def width(self, inputs: int) -> int:
+        """Features for points of `inputs` coordinates."""
+        return inputs * (2 * self.bands + int(self.include_input))
+
+    def forward(self, x: Float[Tensor, "p i"], annealed: float | None = None) -> Float[Tensor, "p o"]:
+        """Encode x; `annealed` weights the bands by `window`, None leaves them all on."""
+        scale = math.pi * 2.0 ** torch.arange(self.bands, device=x.device, dtype=x.dtype)
+        phase = x[:, None, :] * scale[:, None]  # p L i
+        waves = torch.stack([torch.sin(phase), torch.cos(phase)], dim=2)  # p L 2 i
+        if annealed is not None and annealed < self.bands:
+            waves = waves * window(self.bands, annealed, x)[:, None, None]
+        waves = waves.flatten(1)
+        return torch.cat([x, waves], dim=-1) if self.include_input else waves
+
+
+class HashGrid(nn.Module):
+    """Multiresolution hash grid with its table of features (Mueller et al. 2022, section 3).
+
+    Args:
+        geometry: levels, features, table size, resolutions.
+        ops: the kernels' backend.
+    """
+
+    def __init__(
+        self, geometry: GridGeometry, ops: Ops | None = None, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.geometry, self.ops = geometry, ops or load("reference")
+        table = torch.empty(geometry.offsets[-1], geometry.features)
+        self.table = nn.Parameter(table.uniform_(-1e-4, 1e-4, generator=generator))  # section 4, "Initialization"
+
+    @property
+    def width(self) -> int:
+        return self.geometry.width
+
+    def forward(self, x_unit: Float[Tensor, "p 3"]) -> Float[Tensor, "p o"]:
+        return self.ops.hash_encode(x_unit, self.table, self.geometry)
+
+
+class SphericalHarmonics(nn.Module):
+    """Real spherical harmonics of a unit direction, degrees 0 to 3: 16 values, orthonormal over the sphere."""
+
+    width = 16
+
+    def forward(self, d: Float[Tensor, "p 3"]) -> Float[Tensor, "p 16"]:
+        x, y, z = d.unbind(-1)
+        xx, yy, zz = x * x, y * y, z * z
+        pi = math.pi
+        c1, c2, c2z, c2d = (
+            math.sqrt(3 / (4 * pi)),
+            math.sqrt(15 / (4 * pi)),
+            math.sqrt(5 / (16 * pi)),
+            math.sqrt(15 / (16 * pi)),
+        )
+        c33, c32, c31, c30 = (
+            math.sqrt(35 / (32 * pi)),
+            math.sqrt(105 / (4 * pi)),
+            math.sqrt(21 / (32 * pi)),
+            math.sqrt(7 / (16 * pi)),
+        )
+        values = [
+            torch.full_like(x, math.sqrt(1 / (4 * pi))),
+            c1 * y, c1 * z, c1 * x,
+            c2 * x * y, c2 * y * z, c2z * (3 * zz - 1), c2 * x * z, c2d * (xx - yy),
+            c33 * y * (3 * xx - yy), c32 * x * y * z, c31 * y * (5 * zz - 1), c30 * z * (5 * zz - 3),
+            c31 * x * (5 * zz - 1), c32 / 2 * z * (xx - yy), c33 * x * (xx - 3 * yy),
+        ]  # fmt: skip
+        return torch.stack(values, dim=-1)

@@ -1,0 +1,199 @@
+"""Radiance fields in canonical space: where things are, and what colour they have from a direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nerf.encoding import Frequency, HashGrid, SphericalHarmonics
+from nerf.kernels.backends import Ops, load
+from nerf.kernels.hash_encode import GridGeometry
+from nerf.kernels.space import Space, to_unit
+from nerf.network import MLP
+
+
+@dataclass(frozen=True)
+class NerfFieldConfig:
+    """The network of Mildenhall et al. 2020 (figure 7 of the appendix).
+
+    Attributes:
+        width, depth, skip: 8 hidden layers of 256; the position enters again at the fifth layer's output.
+        color_width: 128, the one hidden layer of the view branch.
+        position_bands, direction_bands: L = 10 and L = 4 (section 5.1).
+        density_activation: "relu" in NeRF; "softplus" in Nerfies.
+        noise: standard deviation of the noise on the raw density in training (NeRF, appendix A: 1 for real scenes).
+    """
+
+    width: int = 256
+    depth: int = 8
+    skip: int = 5
+    color_width: int = 128
+    position_bands: int = 10
+    direction_bands: int = 4
+    density_activation: str = "relu"
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class HashFieldConfig:
+    """A hash grid with two small networks behind it (Mueller et al. 2022, section 5.4).
+
+    Attributes:
+        levels, features, log2_rows, base_resolution, finest_resolution: the grid, see `GridGeometry`.
+        width: of the hidden layers.
+        color_depth: hidden layers of the colour network (the density network has one).
+        geometry_features: what the density network hands to the colour network, the raw density included.
+        density_bias: density = exp(raw + bias): a bias above 0 lets the first steps see something.
+    """
+
+    levels: int = 8
+    features: int = 4
+    log2_rows: int = 17
+    base_resolution: int = 16
+    finest_resolution: int = 2048
+    width: int = 64
+    color_depth: int = 2
+    geometry_features: int = 16
+    density_bias: float = 0.0
+
+
+class _TruncatedExp(torch.autograd.Function):
+    """exp whose gradient stops growing at exp(15), so that one wild sample can't end a run."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.exp(x.clamp(max=60.0))
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * torch.exp(x.clamp(-15.0, 15.0))
+
+
+class NerfField(nn.Module):
+    """NeRF's network: density from the position, colour from its features, the direction and an appearance code."""
+
+    def __init__(
+        self,
+        config: NerfFieldConfig,
+        space: Space,
+        appearance: int = 0,
+        ops: Ops | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.space = config, space
+        self.position, self.direction = Frequency(config.position_bands), Frequency(config.direction_bands)
+        inputs, width = self.position.width(3), config.width
+        self.trunk = MLP(
+            inputs,
+            width,
+            config.depth - 1,
+            width,
+            (config.skip,),
+            output_activation="relu",
+            ops=ops,
+            generator=generator,
+        )
+        self.density_head = MLP(width, width, 0, 1, ops=ops, generator=generator)
+        self.bottleneck = MLP(width, width, 0, width, ops=ops, generator=generator)
+        self.color_head = MLP(
+            width + self.direction.width(3) + appearance,
+            config.color_width,
+            1,
+            3,
+            output_activation="sigmoid",
+            ops=ops,
+            generator=generator,
+        )
+
+    def density(
+        self, x_canonical: Float[Tensor, "p 3"], noise: Float[Tensor, "p"] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Density "p" (1 / scene unit) and the features "p w" that colour needs; `noise` is added to the raw density."""
+        center = torch.tensor(self.space.center, dtype=x_canonical.dtype, device=x_canonical.device)
+        features = self.trunk(self.position((x_canonical - center) / self.space.half))
+        raw = self.density_head(features).squeeze(-1)
+        if noise is not None:
+            raw = raw + noise * self.config.noise
+        sigma = torch.relu(raw) if self.config.density_activation == "relu" else nn.functional.softplus(raw)
+        # The papers' densities are per unit of their normalised scenes, whose cube has the half side 1.
+        return sigma / self.space.half, features
+
+    def view(self, d: Float[Tensor, "r 3"], appearance: Float[Tensor, "r a"] | None) -> Float[Tensor, "r v"]:
+        """What colour depends on beside the place: the encoded unit direction and the appearance code, per ray."""
+        return _join(self.direction(d), appearance)
+
+    def color(self, features: Tensor, view: Float[Tensor, "p v"]) -> Float[Tensor, "p 3"]:
+        """Colour in [0, 1] of samples, from `density`'s features and each one's row of `view`."""
+        return self.color_head(torch.cat([self.bottleneck(features), view], dim=-1))
+
+
+def _join(encoded: Tensor, appearance: Tensor | None) -> Tensor:
+    return encoded if appearance is None else torch.cat([encoded, appearance], dim=-1)
+
+
+class HashField(nn.Module):
+    """Hash grid -> density network -> colour network with spherical harmonics of the direction."""
+
+    def __init__(
+        self,
+        config: HashFieldConfig,
+        space: Space,
+        appearance: int = 0,
+        ops: Ops | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.space = config, space
+        geometry = GridGeometry(
+            config.levels, config.features, config.log2_rows, config.base_resolution, config.finest_resolution
+        )
+        self.grid = HashGrid(geometry, ops, generator)
+        self.direction = SphericalHarmonics()
+        out = config.geometry_features
+        self.density_network = MLP(self.grid.width, config.width, 1, out, ops=ops, generator=generator)
+        self.color_head = MLP(
+            out + self.direction.width + appearance,
+            config.width,
+            config.color_depth,
+            3,
+            output_activation="sigmoid",
+            ops=ops,
+            generator=generator,
+        )
+
+    def density(
+        self, x_canonical: Float[Tensor, "p 3"], noise: Float[Tensor, "p"] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Density "p" (1 / scene unit) and the features "p g" that colour needs."""
+        features = self.density_network(self.grid(to_unit(x_canonical, self.space)))
+        sigma = _TruncatedExp.apply(features[:, 0] + self.config.density_bias)
+        return sigma / self.space.half, features
+
+    def view(self, d: Float[Tensor, "r 3"], appearance: Float[Tensor, "r a"] | None) -> Float[Tensor, "r v"]:
+        """What colour depends on beside the place: the encoded unit direction and the appearance code, per ray."""
+        return _join(self.direction(d), appearance)
+
+    def color(self, features: Tensor, view: Float[Tensor, "p v"]) -> Float[Tensor, "p 3"]:
+        """Colour in [0, 1] of samples, from `density`'s features and each one's row of `view`."""
+        return self.color_head(torch.cat([features, view], dim=-1))
+
+
+def build_field(
+    config: NerfFieldConfig | HashFieldConfig,
+    space: Space,
+    appearance: int,
+    ops: Ops | None = None,
+    generator: torch.Generator | None = None,
+) -> NerfField | HashField:
+    """The field that `config` describes."""
+    match config:
+        case NerfFieldConfig():
+            return NerfField(config, space, appearance, ops or load("reference"), generator)
+        case HashFieldConfig():
+            return HashField(config, space, appearance, ops or load("reference"), generator)

@@ -1,0 +1,138 @@
+"""Finds and opens the C++ kernels of the `cpu` backend: one library per instruction-set level, called with ctypes.
+
+The environment variable NERF_CPU_LEVEL (v2, v3, v4, v4bf16, generic) takes another level than the processor's highest.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+INTERFACE = 1  # nerf_cpu_interface in cuda/cpu/module.cpp; both change with what functions there are and what they take
+LEVELS = ("generic", "v2", "v3", "v4", "v4bf16")  # each runs what the ones before it run
+
+
+class KernelError(RuntimeError):
+    """A kernel of the cpu backend can't be had, or failed. The message says why."""
+
+
+def built() -> dict[str, Path]:
+    """The library of every level that was built when the package was installed."""
+    here = Path(__file__).parent
+    found = {level: sorted([*here.glob(f"_cpu_{level}.*so"), *here.glob(f"_cpu_{level}.*dylib")]) for level in LEVELS}
+    return {level: paths[0] for level, paths in found.items() if paths}
+
+
+# What each function takes: i int, l int64, d double, p pointer.
+_HASH = "iliipppp"  # threads, points, levels, features, resolutions, dense, first rows, x
+_MLP = "iilipiidpppp"  # threads, format, points, depth, widths, activations, omega, weights, biases, x, and the result
+_RAYS = "illpppppp"  # threads, rays, background's rows, offsets, density, rgb, t, dt, background
+_BY_TYPE = {
+    "nerf_hash_encode": _HASH + "pp",
+    "nerf_hash_encode_table": _HASH + "pp",
+    "nerf_hash_encode_x": _HASH + "ppp",
+    "nerf_composite": _RAYS + "pppp",
+    "nerf_composite_backward": _RAYS + "ppppppp",
+    "nerf_transmittance": "ilpppp",
+}
+_ARGUMENTS = {
+    **{f"{name}_{suffix}": codes for name, codes in _BY_TYPE.items() for suffix in ("f32", "f64")},
+    "nerf_mlp": _MLP,
+    "nerf_mlp_backward": _MLP + "ppp",
+    "nerf_march": "ilppppppiippp",
+    "nerf_march_take": "ippp",
+    "nerf_adam": "ilppppddddli",
+}
+_TYPES = {"i": ctypes.c_int, "l": ctypes.c_int64, "d": ctypes.c_double, "p": ctypes.c_void_p}
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    """The library, each of its functions told what it takes; all return a sentence, or null where all went well."""
+    library = ctypes.CDLL(str(path))
+    try:
+        version = library.nerf_cpu_interface()
+        library.nerf_cpu_highest_level.restype = ctypes.c_char_p
+    except AttributeError:
+        version = 0
+    if version != INTERFACE:
+        raise OSError(f"built from other sources (interface {version}, not {INTERFACE}); run pip install again")
+    for name, arguments in _ARGUMENTS.items():
+        function = getattr(library, name)
+        function.argtypes = [_TYPES[code] for code in arguments]
+        function.restype = ctypes.c_char_p
+    return library
+
+
+@cache
+def _select() -> tuple[str, str]:
+    """The level to use, and why there is none."""
+    found = built()
+    if not found:
+        if sys.platform == "win32":
+            return "", "not built: its C++ sources need GCC or Clang, which Windows packages are not made with"
+        return "", (
+            "not built: there was no C++17 compiler when the package was installed, or it failed"
+            " (install g++ or clang++ and run pip install again; pip install -v shows the compiler's words)"
+        )
+    forced = os.environ.get("NERF_CPU_LEVEL", "")
+    lowest = next(iter(found))
+    try:
+        highest = _open(found[lowest]).nerf_cpu_highest_level().decode()
+        usable = [level for level in found if LEVELS.index(level) <= LEVELS.index(highest)]
+        if forced and forced not in usable:
+            return "", f"NERF_CPU_LEVEL: expected one of {', '.join(usable)}, found {forced!r}"
+        if not usable:
+            return "", f"built for {', '.join(found)}, but this processor stops at {highest}"
+        _open(found[forced or usable[-1]])
+    except OSError as error:
+        return "", f"its library does not load: {error}"
+    return forced or usable[-1], ""
+
+
+def why_not() -> str:
+    """Why this backend can't be used, as a sentence; "" where it can."""
+    return _select()[1]
+
+
+def level() -> str:
+    """The instruction-set level in use."""
+    chosen, why = _select()
+    if why:
+        raise KernelError(f"backend cpu: {why}")
+    return chosen
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    return _open(built()[level()])
+
+
+def call(name: str, *arguments: object) -> None:
+    """Run a kernel on as many threads as torch uses. Tensors go in as the addresses of their numbers."""
+    plain = (value.data_ptr() if isinstance(value, Tensor) else value for value in arguments)
+    message = getattr(_library(), name)(torch.get_num_threads(), *plain)
+    if message:
+        raise KernelError(f"{name}: {message.decode()}")
+
+
+def suffix(op: str, *tensors: Tensor) -> str:
+    """Ending of the kernel's name for these tensors, which must be of one type that the kernels know."""
+    dtypes = {tensor.dtype for tensor in tensors}
+    if len(dtypes) != 1 or not dtypes <= {torch.float32, torch.float64}:
+        found = ", ".join(str(tensor.dtype) for tensor in tensors)
+        raise TypeError(f"{op}: the cpu backend takes tensors that are all float32 or all float64, found {found}")
+    if any(tensor.device.type != "cpu" for tensor in tensors):
+        raise ValueError(f"{op}: the cpu backend takes tensors on the CPU, found {[str(t.device) for t in tensors]}")
+    return "f32" if dtypes == {torch.float32} else "f64"
+
+
+def forget() -> None:
+    """Choose anew at the next call: for tests, which go through the levels."""
+    _select.cache_clear()
+    _library.cache_clear()

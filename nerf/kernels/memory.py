@@ -1,0 +1,25 @@
+"""Keep the memory that the ops free, instead of handing it back to the system after every step.
+
+On Linux, glibc returns each large block to the kernel as soon as a tensor dies, and the next one is paged in afresh:
+a training step on the CPU then spends a third to half of its time in page faults.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+
+
+def keep_memory() -> bool:
+    """Ask the C library to serve large blocks from a heap that is kept. True where it did; harmless elsewhere."""
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # not glibc
+        return False
+    return bool(
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1) and mallopt(_M_TOP_PAD, 64 << 20)
+    )

@@ -1,0 +1,52 @@
+"""Small fully connected networks: the layers of every field, warp and SIREN."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+ACTIVATIONS = ("none", "relu", "sine", "softplus", "sigmoid", "exponential")
+
+
+def activate(x: Float[Tensor, "..."], activation: str, omega: float = 30.0) -> Float[Tensor, "..."]:
+    """Apply one of `ACTIVATIONS`; `omega` is the frequency of "sine" (Sitzmann et al. 2020, section 3.2)."""
+    match activation:
+        case "none":
+            return x
+        case "relu":
+            return F.relu(x)
+        case "sine":
+            return torch.sin(omega * x)
+        case "softplus":
+            return F.softplus(x)
+        case "sigmoid":
+            return torch.sigmoid(x)
+        case "exponential":
+            return torch.exp(x)
+    raise ValueError(f"activate: expected one of {', '.join(ACTIVATIONS)}, found {activation!r}")
+
+
+def mlp(
+    x: Float[Tensor, "p i"],
+    weights: Sequence[Float[Tensor, "_ _"]],
+    biases: Sequence[Float[Tensor, "_"]] | None,
+    activation: str = "relu",
+    output_activation: str = "none",
+    omega: float = 30.0,
+) -> Float[Tensor, "p o"]:
+    """A perceptron: every layer is x W^T + b; `activation` follows all but the last, `output_activation` the last.
+
+    Args:
+        x: inputs.
+        weights: one matrix a layer, outputs by inputs, as torch.nn.Linear holds them.
+        biases: one vector a layer, or None for a network without biases.
+        omega: frequency of the sine activation, of every layer that has it.
+    """
+    for index, weight in enumerate(weights):
+        x = F.linear(x, weight, None if biases is None else biases[index])
+        x = activate(x, output_activation if index == len(weights) - 1 else activation, omega)
+    return x

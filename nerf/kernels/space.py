@@ -1,0 +1,45 @@
+"""The map from the world into the unit cube that grids live in."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Space(NamedTuple):
+    """A cube of the world, and what is done with the rest of it.
+
+    Args:
+        center: the cube's centre, scene units.
+        half: half of its side, scene units.
+        contract: False: the cube fills [0, 1]^3 and nothing lies outside. True: the cube fills [1/4, 3/4]^3 and
+            all of space beyond is squeezed into the rest (Barron et al. 2022, mip-NeRF 360, equation 10, with the
+            maximum norm, so that the result is a cube).
+    """
+
+    center: tuple[float, float, float]
+    half: float
+    contract: bool
+
+
+def to_unit(x_world: Float[Tensor, "p 3"], space: Space) -> Float[Tensor, "p 3"]:
+    """x_world -> x_unit in [0, 1]^3 (see `Space`). Differentiable; the identity up to scale inside the cube."""
+    y = (x_world - torch.tensor(space.center, dtype=x_world.dtype, device=x_world.device)) / space.half
+    if not space.contract:
+        return (y + 1) / 2
+    norm = y.abs().amax(-1, keepdim=True).clamp_min(1.0)
+    return ((2 - 1 / norm) * (y / norm) + 2) / 4
+
+
+def from_unit(x_unit: Float[Tensor, "p 3"], space: Space) -> Float[Tensor, "p 3"]:
+    """The inverse of `to_unit` (inside (0, 1)^3)."""
+    if not space.contract:
+        y = x_unit * 2 - 1
+    else:
+        squeezed = x_unit * 4 - 2
+        norm = squeezed.abs().amax(-1, keepdim=True)
+        y = torch.where(norm <= 1, squeezed, squeezed / (norm * (2 - norm)).clamp_min(1e-9))
+    return y * space.half + torch.tensor(space.center, dtype=x_unit.dtype, device=x_unit.device)

@@ -1,0 +1,86 @@
+"""From photos to batches of rays."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from data.camera import Cameras
+from data.scene import Frame
+from nerf.model import Geometry
+
+
+class Rays(NamedTuple):
+    """A batch of rays and what belongs to each: the part of it to be sampled and its photo's codes.
+
+    near, far are distances along the ray; far <= near where it misses the scene.
+    """
+
+    origins: Float[Tensor, "r 3"]
+    directions: Float[Tensor, "r 3"]
+    near: Float[Tensor, "r"]
+    far: Float[Tensor, "r"]
+    warp: Float[Tensor, "r k"] | None = None
+    appearance: Float[Tensor, "r a"] | None = None
+
+
+class Batch(NamedTuple):
+    """Training pixels: rays, the instant of each one's photo as an index into the codes, and the photo's colour."""
+
+    origins: Float[Tensor, "r 3"]
+    directions: Float[Tensor, "r 3"]
+    instant: Int[Tensor, "r"]
+    rgb: Float[Tensor, "r 3"]
+
+
+def clip(origins: Float[Tensor, "r 3"], directions: Float[Tensor, "r 3"], geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """Near and far of each ray: the scene's, and where it has bounds also those of its cube (slab test)."""
+    near = torch.full_like(origins[:, 0], geometry.near)
+    far = torch.full_like(near, geometry.far)
+    if geometry.space.contract:
+        return near, far
+    center = torch.tensor(geometry.space.center, dtype=origins.dtype, device=origins.device)
+    # A direction along a slab divides by the smallest number instead of 0: both crossings move to +-infinity.
+    safe = torch.where(directions.abs() < 1e-12, torch.full_like(directions, 1e-12), directions)
+    a, b = (center - geometry.space.half - origins) / safe, (center + geometry.space.half - origins) / safe
+    enter, leave = torch.minimum(a, b).amax(-1), torch.maximum(a, b).amin(-1)
+    return torch.maximum(near, enter), torch.minimum(far, leave)
+
+
+class PixelSampler:
+    """Draws training pixels uniformly over all photos; a mask that is not a cut-out's alpha excludes pixels.
+
+    Args:
+        frames: the training photos, of any sizes.
+        masked: honour the frames' masks.
+    """
+
+    def __init__(self, frames: list[Frame], masked: bool = True) -> None:
+        self.cameras = Cameras.stack([frame.camera for frame in frames])
+        self.pixels = torch.cat([frame.image.reshape(-1, 3) for frame in frames])
+        sizes = torch.tensor([frame.image.shape[0] * frame.image.shape[1] for frame in frames])
+        self.starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+        self.widths = torch.tensor([frame.image.shape[1] for frame in frames])
+        self.instants = torch.tensor([frame.warp_id for frame in frames])
+        self.allowed: Tensor | None = None
+        if masked and any(frame.mask is not None for frame in frames):
+            masks = [
+                torch.ones(int(n), dtype=torch.bool) if f.mask is None else f.mask.reshape(-1) > 127
+                for f, n in zip(frames, sizes)
+            ]
+            self.allowed = torch.cat(masks).nonzero().squeeze(1)
+
+    def sample(self, count: int, generator: torch.Generator) -> Batch:
+        """`count` pixels with replacement, each somewhere inside its square only at the centre."""
+        total = len(self.pixels) if self.allowed is None else len(self.allowed)
+        pick = torch.randint(total, (count,), generator=generator)
+        index = pick if self.allowed is None else self.allowed[pick]
+        frame = torch.searchsorted(self.starts, index, right=True) - 1
+        within = index - self.starts[frame]
+        width = self.widths[frame]
+        pixel = torch.stack([within % width, within // width], dim=-1) + 0.5
+        origins, directions = self.cameras.rays(frame, pixel)
+        return Batch(origins, directions, self.instants[frame], self.pixels[index].float() / 255)

@@ -1,0 +1,223 @@
+"""One training step after another: the state of a run and how it moves on."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.scene import Scene
+from nerf import losses
+from nerf.config import TrainConfig
+from nerf.kernels.backends import load
+from nerf.model import Geometry, SceneModel
+from nerf.rays import Batch, PixelSampler, Rays, clip
+from nerf.samples import Samples
+from nerf.volume import Rendered, render_rays
+
+LONGEST = 16.0  # how much longer than their own length the march's steps may become
+
+
+class Collapse(RuntimeError):
+    """Training has gone nowhere: a loss that is no number, or a scene that stays empty."""
+
+
+class Trainer:
+    """A run's model, optimiser, random numbers and clock.
+
+    Args:
+        config: what to do.
+        scene: its photos.
+    """
+
+    def __init__(self, config: TrainConfig, scene: Scene) -> None:
+        self.config, self.scene = config, scene
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.model = SceneModel(config.model, Geometry.of(scene), load(config.backend), self.generator)
+        self.sampler = PixelSampler(scene.train, masked=not scene.masks_are_alpha)
+        self.optimizer = self._optimizer()
+        self.step, self.seconds, self.rays = 0, 0.0, config.rays
+        self.visited = 0  # samples asked for their density, over the whole run
+        if config.samples:
+            self.coarsen = LONGEST
+        self.kept_share = 0.0  # of the samples visited, those that the last pruning kept
+        self.empty = 0  # steps in a row that saw nothing
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        chosen = self.config.optimizer
+        slow = [
+            p
+            for name, p in self.model.named_parameters()
+            if name.startswith(("warp.", "warp_codes.", "appearance_codes."))
+        ]
+        names = {id(p) for p in slow}
+        fast = [p for p in self.model.parameters() if id(p) not in names]
+        groups: list[dict[str, Any]] = [{"params": fast, "base": chosen.rate}]
+        if slow:
+            groups.append({"params": slow, "base": chosen.warp_rate})
+        return torch.optim.Adam(groups, lr=chosen.rate, betas=(chosen.beta1, chosen.beta2), eps=chosen.eps, fused=True)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the run that is done, in [0, 1]: of its steps, or of its time."""
+        if self.config.steps is not None:
+            return min(self.step / self.config.steps, 1.0)
+        return min(self.seconds / (self.config.budget or math.inf), 1.0)
+
+    @property
+    def bands(self) -> float | None:
+        """Frequency bands that the warp has now (Nerfies, section 3.5, with a linear schedule)."""
+        if self.model.warp is None:
+            return None
+        start, share = self.config.loss.anneal_from, min(self.fraction / max(self.config.loss.anneal, 1e-9), 1.0)
+        return start + (self.model.bands - start) * share
+
+    def advance(self) -> dict[str, float]:
+        """One optimiser step. Returns its loss terms, train PSNR, and counts."""
+        began = time.perf_counter()
+        self._set_rates()
+        batch = self.sampler.sample(self.rays, self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        totals: dict[str, float] = {}
+        visited = kept = 0
+        for chunk in self._chunks(batch):
+            rendered, terms = self._losses(chunk)
+            share = len(chunk.rgb) / len(batch.rgb)
+            loss: Tensor = torch.stack(list(terms.values())).sum()
+            (loss * share).backward()
+            visited, kept = visited + rendered.visited, kept + len(rendered.samples.t)
+            terms["opacity"] = rendered.out.opacity.detach().mean()
+            terms["squared"] = (rendered.out.rgb.detach() - chunk.rgb).square().mean()
+            for name, value in terms.items():
+                totals[name] = totals.get(name, 0.0) + float(value.detach()) * share
+        self._check(totals)
+        self.optimizer.step()
+        self._after(visited, kept)
+        self.step += 1
+        self.seconds += time.perf_counter() - began
+        return totals | {"visited": visited, "kept": kept, "rays": len(batch.rgb)}
+
+    def _set_rates(self) -> None:
+        chosen = self.config.optimizer
+        falling = max(self.fraction - chosen.hold, 0) / (1 - chosen.hold)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * chosen.final**falling
+
+    def _chunks(self, batch: Batch) -> list[Batch]:
+        pieces = [tensor.split(self.config.chunk) for tensor in batch]
+        return [Batch(*parts) for parts in zip(*pieces)]
+
+    def _losses(self, batch: Batch) -> tuple[Rendered, dict[str, Tensor]]:
+        model, weights = self.model, self.config.loss
+        near, far = clip(batch.origins, batch.directions, model.geometry)
+        warp = model.warp_codes(batch.instant) if model.warp is not None else None
+        appearance = model.appearance_codes(batch.instant) if model.appearance_codes is not None else None
+        rays = Rays(batch.origins, batch.directions, near, far, warp, appearance)
+        behind = None
+        if model.geometry.background is None and model.occupancy is not None:
+            # Photos fill their frames: a background that is never the same leaves opacity 1 as the way out.
+            behind = torch.rand(len(near), 3, generator=self.generator)
+        rendered = render_rays(model, rays, self.generator, self.bands, behind, self.coarsen, self._prune)
+        terms = {"color": losses.photometric(rendered.out.rgb, batch.rgb)}
+        if rendered.coarse is not None:
+            terms["coarse"] = losses.photometric(rendered.coarse.rgb, batch.rgb)
+        if weights.distortion > 0:
+            s = rendered.samples
+            span = model.geometry.far - model.geometry.near
+            s0, s1 = ((s.t + side * s.dt / 2 - model.geometry.near) / span for side in (-1, 1))
+            terms["distortion"] = weights.distortion * losses.distortion(rendered.out.weights, s0, s1, s.offsets)
+        if model.warp is not None and self.step % weights.warp_every == 0:
+            # Seldom but heavier: the same pull on the warp over time.
+            terms |= {name: term * weights.warp_every for name, term in self._warp_losses(rays, rendered).items()}
+        return rendered, terms
+
+    def _warp_losses(self, rays: Rays, rendered: Rendered) -> dict[str, Tensor]:
+        model, weights, terms = self.model, self.config.loss, {}
+        assert model.warp is not None and rays.warp is not None
+        if weights.elastic > 0:
+            samples, shares = rendered.regularised
+            if 0 < weights.elastic_points < len(shares):
+                pick = torch.randint(len(shares), (weights.elastic_points,), generator=self.generator)
+                # An unbiased estimate of the whole sum from a uniform choice.
+                samples, shares = _pick(samples, pick), shares[pick] * (len(shares) / weights.elastic_points)
+            x = samples.points(rays.origins, rays.directions)
+            jacobian = model.warp.jacobian(x, rays.warp[samples.ray], self.bands)
+            terms["elastic"] = weights.elastic * self._elastic_decay * losses.elastic(jacobian, shares, len(rays.near))
+        if weights.background > 0 and self.scene.points is not None and len(self.scene.points):
+            points = self.scene.points
+            points = points[
+                torch.randint(len(points), (min(weights.background_points, len(points)),), generator=self.generator)
+            ]
+            codes = model.warp_codes(
+                torch.randint(len(model.warp_codes.times), (len(points),), generator=self.generator)
+            )
+            moved = model.warp(points, codes, self.bands)
+            half = model.geometry.subject.half
+            terms["background"] = weights.background * losses.background(moved / half, points / half)
+        return terms
+
+    @property
+    def _elastic_decay(self) -> float:
+        if self.config.loss.elastic_decay is None:
+            return 1.0
+        start, end = self.config.loss.elastic_decay
+        share = min(max((self.fraction - start) / (end - start), 0.0), 1.0)
+        return 0.5 * (1 + math.cos(math.pi * share))
+
+    @property
+    def coarsen(self) -> float:
+        """How much longer than their own length the march's steps are; kept with the model, whose pictures use it too."""
+        return 1.0 if self.model.occupancy is None else float(self.model.occupancy.coarsen)
+
+    @coarsen.setter
+    def coarsen(self, value: float) -> None:
+        if self.model.occupancy is not None:
+            self.model.occupancy.coarsen.fill_(value)
+
+    @property
+    def _settled(self) -> bool:
+        return self.model.occupancy is not None and self.step >= self.model.occupancy.config.sweeps[0]
+
+    @property
+    def _prune(self) -> bool:
+        """A first look without gradients pays where it drops a third of the samples; tried anew every 16 steps."""
+        return self._settled and (self.kept_share < 0.7 or self.step % 16 == 0)
+
+    def _after(self, visited: int, kept: int) -> None:
+        self.visited += visited
+        if self._prune:
+            self.kept_share = kept / max(visited, 1)
+        grid = self.model.occupancy
+        if grid is None:
+            return
+
+        def density(x: Tensor) -> Tensor:
+            return self.model.density_somewhen(x, self.generator, self.bands)
+
+        if self.step in grid.config.sweeps:
+            grid.sweep(density, self.generator)
+        elif self.step % grid.config.every == 0 and self._settled:
+            grid.update(density, self.generator)
+        if self.config.samples:
+            # While rays are full of fog, longer steps buy more of them; as it clears, steps shrink to their own length.
+            wish = 0.9 * self.coarsen + 0.1 * self.coarsen * kept / (self.rays * self.config.crowd)
+            self.coarsen = 1.0 if wish < 1.05 else min(wish, LONGEST)
+            # Work is what the field is asked for: forward for all that were visited, both ways for those kept.
+            work = (visited + 3 * kept) / 4 if self._prune else visited
+            wanted = self.rays * self.config.samples / max(work, 1)
+            self.rays = int(min(max(0.8 * self.rays + 0.2 * wanted, 256), 1 << 16))
+
+    def _check(self, totals: dict[str, float]) -> None:
+        if not all(map(math.isfinite, totals.values())):
+            raise Collapse(f"the loss is no number at step {self.step}")
+        self.empty = self.empty + 1 if totals["opacity"] < 1e-3 else 0
+        if self.empty >= 300:
+            raise Collapse(f"the scene has stayed empty for {self.empty} steps")
+
+
+def _pick(samples: Samples, index: Tensor) -> Samples:
+    """Some samples of a pack, in any order; only t, dt and ray keep their meaning."""
+    return Samples(samples.t[index], samples.dt[index], samples.offsets, samples.ray[index])

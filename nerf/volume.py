@@ -1,0 +1,150 @@
+"""Rays through a scene's model to colour: the one renderer of static and moving scenes, in training and after."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nerf.field import HashField, NerfField, NerfFieldConfig
+from nerf.kernels.composite import Composited, ray_of_sample
+from nerf.model import HierarchicalConfig, MarchConfig, SceneModel
+from nerf.rays import Rays
+from nerf.samples import Samples, importance, lengths, pack, stratified
+
+
+class Rendered(NamedTuple):
+    """A batch of rendered rays with the samples behind it; `coarse` is the coarse field's picture, where there is one.
+
+    `visited` counts the samples whose density was asked for, `elastic` names the samples that a warp's regulariser
+    should look at and their weights (the coarse ones in a hierarchical model, as Nerfies does).
+    """
+
+    out: Composited
+    samples: Samples
+    coarse: Composited | None
+    visited: int
+    regularised: tuple[Samples, Tensor]
+
+
+def gather(table: Tensor | None, samples: Samples) -> Tensor | None:
+    """A ray's code for each of its samples."""
+    # index_select: its gradient is a plain sum of rows, where that of table[...] sorts them first.
+    return None if table is None else table.index_select(0, samples.ray)
+
+
+class Shaded(NamedTuple):
+    """Composited rays, and the points and densities of the samples that they were made from."""
+
+    out: Composited
+    x_world: Float[Tensor, "p 3"]
+    density: Float[Tensor, "p"]
+
+
+def shade(
+    model: SceneModel,
+    field: NerfField | HashField,
+    rays: Rays,
+    samples: Samples,
+    bands: float | None,
+    background: Tensor | None,
+    generator: torch.Generator | None = None,
+) -> Shaded:
+    """Ask the field at every sample and composite. A generator draws the density noise of NeRF's real scenes."""
+    x_world = samples.points(rays.origins, rays.directions)
+    x = model.to_canonical(x_world, gather(rays.warp, samples), bands)
+    noise = None
+    if generator is not None and isinstance(field.config, NerfFieldConfig) and field.config.noise > 0:
+        noise = torch.randn(len(x), generator=generator)
+    density, features = field.density(x, noise)
+    view = field.view(rays.directions, rays.appearance).index_select(0, samples.ray)
+    out = model.ops.composite(density, field.color(features, view), samples.t, samples.dt, samples.offsets, background)
+    return Shaded(out, x_world, density)
+
+
+def render_rays(
+    model: SceneModel,
+    rays: Rays,
+    generator: torch.Generator | None = None,
+    bands: float | None = None,
+    background: Float[Tensor, "#r 3"] | None = None,
+    coarsen: float = 1.0,
+    prune: bool = True,
+) -> Rendered:
+    """Render rays.
+
+    Args:
+        generator: jitters the samples (training); None: deterministic.
+        bands: frequency bands that the warp has so far; None: all.
+        background: colour behind the rays; None: the scene's own, black where it has none.
+        coarsen: lengthens the march's steps (while there is fog, to see more rays for the same work).
+        prune: a first look without gradients drops the samples that are faint or that no light reaches.
+    """
+    if background is None and model.geometry.background is not None:
+        background = torch.tensor([model.geometry.background], dtype=rays.origins.dtype, device=rays.origins.device)
+    match model.config.sampling:
+        case MarchConfig():
+            return _marched(model, rays, generator, bands, background, coarsen, prune)
+        case HierarchicalConfig() as config:
+            return _hierarchical(model, config, rays, generator, bands, background)
+
+
+def _marched(
+    model: SceneModel,
+    rays: Rays,
+    generator: torch.Generator | None,
+    bands: float | None,
+    background: Tensor | None,
+    coarsen: float,
+    prune: bool,
+) -> Rendered:
+    config, grid = model.config.sampling, model.occupancy
+    assert isinstance(config, MarchConfig) and grid is not None
+    jitter = None if generator is None else torch.rand(len(rays.near), generator=generator)
+    # Longer steps outrun the dilated grid's promise, so they do without it.
+    marched = model.ops.march(
+        rays.origins, rays.directions, rays.near, rays.far, grid.occupied, grid.config.resolution, grid.space,
+        model.step * coarsen, model.cone * coarsen, jitter, grid.dilated if coarsen == 1 else None,
+    )  # fmt: skip
+    ray = ray_of_sample(marched.offsets, len(marched.t))
+    samples = Samples(marched.t, marched.dt, marched.offsets, ray)
+    visited = len(samples.t)
+    if prune:
+        with torch.no_grad():
+            x_world = samples.points(rays.origins, rays.directions)
+            density, _ = model.field.density(model.to_canonical(x_world, gather(rays.warp, samples), bands))
+            reaching = model.ops.transmittance(density, samples.dt, samples.offsets) > config.stop
+            kept = samples.select(reaching & (density * samples.dt > config.faint))
+        if generator is not None:
+            grid.observe(x_world, density)
+        samples = kept
+    shaded = shade(model, model.field, rays, samples, bands, background)
+    if not prune and generator is not None:
+        grid.observe(shaded.x_world, shaded.density)
+    return Rendered(shaded.out, samples, None, visited, (samples, shaded.out.weights))
+
+
+def _hierarchical(
+    model: SceneModel,
+    config: HierarchicalConfig,
+    rays: Rays,
+    generator: torch.Generator | None,
+    bands: float | None,
+    background: Tensor | None,
+) -> Rendered:
+    assert model.coarse is not None
+    # A ray that misses the scene keeps its samples, so that rays stay alike, but they are at its eye and 0 long.
+    hit = rays.far > rays.near
+    near, far = torch.where(hit, rays.near, 0.0), torch.where(hit, rays.far, 0.0)
+    t = stratified(near, far, config.coarse, generator)
+    first = pack(t, lengths(t, config.last) * hit[:, None])
+    coarse = shade(model, model.coarse, rays, first, bands, background, generator).out
+    with torch.no_grad():
+        middles = (t[:, 1:] + t[:, :-1]) / 2
+        weights = coarse.weights.view(t.shape)[:, 1:-1]
+        union = torch.cat([t, importance(middles, weights, config.fine, generator)], dim=1).sort(dim=1).values
+    second = pack(union, lengths(union, config.last) * hit[:, None])
+    fine = shade(model, model.field, rays, second, bands, background, generator).out
+    return Rendered(fine, second, coarse, len(first.t) + len(second.t), (first, coarse.weights))

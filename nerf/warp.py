@@ -1,0 +1,166 @@
+"""Deformation fields: from a photo's world into the canonical scene (Park et al. 2021, "Nerfies", sections 3.1 to 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nerf.encoding import Frequency
+from nerf.kernels.backends import Ops
+from nerf.kernels.space import Space, to_unit
+from nerf.network import MLP
+
+
+@dataclass(frozen=True)
+class WarpConfig:
+    """The warp's network. Defaults are the paper's (section 4, appendix A; google/nerfies, warping.py).
+
+    Attributes:
+        kind: "se3" (equations 3 to 5) or "translation" (equation 2).
+        width, depth, skip: the trunk's hidden layers; the input enters again before layer `skip` (no skip where skip >= depth).
+        bands: frequency bands m of the encoded position.
+        code: length of each photo's deformation code.
+        start: how codes start. "random": uniform in +-0.05, as the paper's. "time": the positional encoding of their
+            instant, so that a short run need not first learn to tell photos apart, and neighbours in time start alike.
+    """
+
+    kind: str = "se3"
+    width: int = 128
+    depth: int = 6
+    skip: int = 4
+    bands: int = 8
+    code: int = 8
+    start: str = "random"
+
+
+def screw(x: Float[Tensor, "p 3"], r: Float[Tensor, "p 3"], v: Float[Tensor, "p 3"]) -> Float[Tensor, "p 3"]:
+    """Move x by the screw motion exp([r]x, v) of SE(3): x' = R x + p (Nerfies, equations 3 to 5).
+
+    With theta = |r| and K the cross product with r: R = I + sin(theta)/theta K + (1 - cos theta)/theta^2 K^2 and
+    p = (I + (1 - cos theta)/theta^2 K + (theta - sin theta)/theta^3 K^2) v. Since K^3 = -theta^2 K, both gather into
+    x' = x + y + b K y + c K^2 y with y = K x + v, b = (1 - cos theta)/theta^2, c = (theta - sin theta)/theta^3,
+    whose series near theta = 0 keep values and gradients finite.
+    """
+    square = (r * r).sum(-1, keepdim=True)
+    small = square < 1e-2  # the series below is exact to float64 rounding up to here
+    theta = torch.where(small, torch.ones_like(square), square).sqrt()
+    b_series = 0.5 - square / 24 * (1 - square / 30 * (1 - square / 56 * (1 - square / 90)))
+    c_series = 1 / 6 - square / 120 * (1 - square / 42 * (1 - square / 72 * (1 - square / 110)))
+    b = torch.where(small, b_series, (1 - torch.cos(theta)) / theta**2)
+    c = torch.where(small, c_series, (theta - torch.sin(theta)) / theta**3)
+    y = torch.linalg.cross(r, x) + v
+    ky = torch.linalg.cross(r, y)
+    return x + y + b * ky + c * torch.linalg.cross(r, ky)
+
+
+class Warp(nn.Module):
+    """x_world -> x_canonical for a photo's code: W(x, omega_i) (Nerfies, equations 2 and 3).
+
+    The network moves positions in units of the subject's cube (its middle at 0, its sides at +-1), so that frequency
+    bands and rotations mean the same in every scene. It sees them contracted into [-2, 2]^3, the identity inside
+    the cube, so that a far wall doesn't wind through the bands.
+    """
+
+    center: Tensor
+
+    def __init__(
+        self,
+        config: WarpConfig,
+        subject: Space,
+        ops: Ops | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if config.kind not in ("se3", "translation"):
+            raise ValueError(f"WarpConfig.kind: expected 'se3' or 'translation', found {config.kind!r}")
+        self.config, self.subject = config, subject
+        self.register_buffer("center", torch.tensor(subject.center), persistent=False)
+        self.encoding = Frequency(config.bands)
+        skips = (config.skip,) if config.skip < config.depth else ()
+        outputs = 6 if config.kind == "se3" else 3
+        inputs = self.encoding.width(3) + config.code
+        # Heads start at 1e-4, so that training begins at the identity (section 3.1).
+        self.network = MLP(
+            inputs, config.width, config.depth, outputs, skips, output_scale=1e-4, ops=ops, generator=generator
+        )
+
+    def forward(
+        self, x_world: Float[Tensor, "p 3"], code: Float[Tensor, "p k"], bands: float | None = None
+    ) -> Float[Tensor, "p 3"]:
+        """Warp points; `bands` anneals the encoding from 0 to config.bands, None leaves it fully on."""
+        x = (x_world - self.center.to(x_world)) / self.subject.half
+        seen = to_unit(x_world, self.subject._replace(contract=True)) * 4 - 2
+        out = self.network(torch.cat([self.encoding(seen, bands), code], dim=-1))
+        moved = screw(x, out[:, :3], out[:, 3:]) if self.config.kind == "se3" else x + out
+        return x_world + (moved - x) * self.subject.half
+
+    def jacobian(
+        self, x_world: Float[Tensor, "p 3"], code: Float[Tensor, "p k"], bands: float | None = None
+    ) -> Float[Tensor, "p 3 3"]:
+        """dW/dx in forward mode: three directional derivatives in one pass, differentiable in the weights and codes."""
+        tangents = torch.eye(3, dtype=x_world.dtype, device=x_world.device).repeat_interleave(len(x_world), 0)
+        with reference_ops(self.network):
+            columns = torch.func.jvp(lambda x: self(x, code.repeat(3, 1), bands), (x_world.repeat(3, 1),), (tangents,))[
+                1
+            ]
+        return columns.reshape(3, -1, 3).permute(1, 2, 0)
+
+
+class reference_ops:
+    """Run a network on the reference ops, the ones that can be differentiated twice, inside the block."""
+
+    def __init__(self, network: MLP) -> None:
+        self.network = network
+
+    def __enter__(self) -> None:
+        from nerf.kernels.backends import load
+
+        self.kept, self.network.ops = self.network.ops, load("reference")
+
+    def __exit__(self, *_: object) -> None:
+        self.network.ops = self.kept
+
+
+class Codes(nn.Module):
+    """One latent code per photo or instant; between two instants codes are mixed linearly (section 3.2).
+
+    Args:
+        times: the instant of each code in [0, 1], in any order.
+        size: length of a code.
+        start: see `WarpConfig`.
+    """
+
+    times: Tensor
+    order: Tensor
+
+    def __init__(
+        self, times: Float[Tensor, "n"], size: int, generator: torch.Generator | None = None, start: str = "random"
+    ) -> None:
+        super().__init__()
+        self.register_buffer("times", times.float(), persistent=False)
+        self.register_buffer("order", times.argsort(), persistent=False)
+        match start:
+            case "random":
+                codes = torch.empty(len(times), size).uniform_(-0.05, 0.05, generator=generator)
+            case "time":
+                codes = Frequency((size + 1) // 2, include_input=False)(times.float()[:, None])[:, :size]
+            case _:
+                raise ValueError(f"WarpConfig.start: expected 'random' or 'time', found {start!r}")
+        self.table = nn.Parameter(codes)
+
+    def forward(self, index: Tensor) -> Float[Tensor, "r k"]:
+        """Codes by index."""
+        return self.table[index]
+
+    def at(self, time: Float[Tensor, "r"]) -> Float[Tensor, "r k"]:
+        """Codes at any instants, mixed from the neighbours in time; held beyond the first and the last."""
+        if len(self.times) == 1:
+            return self.table.expand(len(time), -1)
+        ascending = self.times[self.order]
+        upper = torch.searchsorted(ascending, time.contiguous()).clamp(1, len(ascending) - 1)
+        low, high = ascending[upper - 1], ascending[upper]
+        share = ((time - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)[:, None]
+        return torch.lerp(self.table[self.order[upper - 1]], self.table[self.order[upper]], share)

@@ -1,0 +1,69 @@
+"""Pictures without gradients: rays advance in waves, and those that are opaque drop out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nerf.kernels.composite import ray_of_sample
+from nerf.model import MarchConfig, SceneModel
+from nerf.rays import Rays
+from nerf.samples import Samples, offsets_of
+from nerf.volume import gather
+
+WAVE = 24  # samples that every ray still under way is given at once
+FAINT = 1e-4  # share of a ray below which a sample's colour isn't asked for
+
+
+class Seen(NamedTuple):
+    """What rays see: colour with the background behind it, depth = sum of weights * t, opacity."""
+
+    rgb: Float[Tensor, "r 3"]
+    depth: Float[Tensor, "r"]
+    opacity: Float[Tensor, "r"]
+
+
+@torch.no_grad()
+def render_waves(model: SceneModel, rays: Rays, background: Float[Tensor, "1 3"] | None) -> Seen:
+    """The picture of `render_rays` for a marched model, but for light behind MarchConfig.stop and samples below FAINT.
+
+    The march is cheap and done at once; density, the warp before it and colour are asked for front to back,
+    WAVE samples of each ray at a time, so neither fog behind a surface nor memory for it is paid for.
+    """
+    config, grid = model.config.sampling, model.occupancy
+    assert isinstance(config, MarchConfig) and grid is not None
+    # Half of what training ended with: without its jitter, long steps would show as bands.
+    coarsen = max(1.0, float(grid.coarsen) / 2)
+    marched = model.ops.march(
+        rays.origins, rays.directions, rays.near, rays.far, grid.occupied, grid.config.resolution, grid.space,
+        model.step * coarsen, model.cone * coarsen, None, grid.dilated if coarsen == 1 else None,
+    )  # fmt: skip
+    count = len(rays.near)
+    ray = ray_of_sample(marched.offsets, len(marched.t))
+    place = torch.arange(len(ray)) - marched.offsets[ray]
+    view = model.field.view(rays.directions, rays.appearance)
+    light, sums = torch.ones(count), torch.zeros(count, 5)
+    for first in range(0, int(place.max()) + 1 if len(place) else 0, WAVE):
+        due = ((place >= first) & (light[ray] > config.stop)).nonzero().squeeze(1)
+        if not len(due):
+            break
+        now = due[place[due] < first + WAVE]
+        samples = Samples(marched.t[now], marched.dt[now], offsets_of(ray[now], count), ray[now])
+        x = model.to_canonical(samples.points(rays.origins, rays.directions), gather(rays.warp, samples))
+        density, features = model.field.density(x)
+        thickness = density * samples.dt
+        through = model.ops.transmittance(density, samples.dt, samples.offsets)
+        weights = light[samples.ray] * through * -torch.expm1(-thickness)
+        light *= torch.exp(-torch.zeros(count).index_add_(0, samples.ray, thickness))
+        seen = (weights > FAINT).nonzero().squeeze(1)
+        share = weights[seen, None]
+        rgb = model.field.color(features[seen], view.index_select(0, samples.ray[seen]))
+        sums.index_add_(0, samples.ray[seen], torch.cat([rgb * share, samples.t[seen, None] * share, share], dim=1))
+        ray, place, marched = ray[due], place[due], marched._replace(t=marched.t[due], dt=marched.dt[due])
+    colour, depth, opacity = sums[:, :3], sums[:, 3], sums[:, 4]
+    if background is not None:
+        colour = colour + (1 - opacity)[:, None] * background
+    return Seen(colour, depth, opacity)

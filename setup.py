@@ -1,0 +1,69 @@
+"""Builds the CPU kernels: one shared library per instruction-set level, all from the same C++ sources.
+
+Everything else is in pyproject.toml. A machine without a C++ compiler gets a working install without them: each library
+is optional, and the backend `reference` needs none.
+"""
+
+import copy
+import os
+import platform
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+COMMON = [
+    "-std=c++17",
+    "-O3",
+    "-g0",
+    "-fvisibility=hidden",
+    "-fvisibility-inlines-hidden",
+    "-ffp-contract=off",  # sums of products are fused where the sources say so, and nowhere else
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+]
+V3 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mlzcnt", "-mf16c", "-mpopcnt"]
+V4 = [*V3, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+
+
+def levels() -> dict[str, list[str]]:
+    """Compiler flags of every level that this kind of machine may have; nerf/kernels/cpu.py picks one when it loads."""
+    if os.name == "nt":  # the sources speak GCC's and Clang's vector types, which MSVC doesn't have
+        return {}
+    if platform.machine() in ("x86_64", "AMD64"):
+        return {"v2": ["-msse4.2", "-mpopcnt"], "v3": V3, "v4": V4, "v4bf16": [*V4, "-mavx512bf16"]}
+    return {"generic": []}
+
+
+class BuildLevels(build_ext):
+    """Compiles the levels side by side, each into a folder of its own, since they share their sources' names."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if not self.parallel:
+            self.parallel = os.cpu_count() or 1
+
+    def build_extension(self, ext: Extension) -> None:
+        own = copy.copy(self)
+        own.build_temp = os.path.join(self.build_temp, ext.name)
+        build_ext.build_extension(own, ext)
+
+
+ROOT = Path(__file__).parent
+setup(
+    ext_modules=[
+        Extension(
+            f"nerf.kernels._cpu_{level}",
+            sources=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "cuda/cpu").glob("*.cpp")),
+            depends=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "cuda").glob("*/*.h")),
+            define_macros=[("NERF_CPU_LEVEL", level)],
+            extra_compile_args=COMMON + flags,
+            extra_link_args=["-pthread"],
+            language="c++",
+            optional=True,
+        )
+        for level, flags in levels().items()
+    ],
+    cmdclass={"build_ext": BuildLevels},
+)

@@ -1,0 +1,385 @@
+"""The `cpu` backend against `reference`, at every instruction-set level that this machine runs.
+
+Errors are ||found - expected|| / (||expected|| + 0.1 sqrt(n)): relative, but not to a number that cancelled to almost
+nothing. The bounds are about three times the worst that was measured.
+"""
+
+import os
+import shutil
+import subprocess
+import threading
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from nerf.kernels import composite as reference_composite
+from nerf.kernels import cpu, cpu_library
+from nerf.kernels import march as reference_march
+from nerf.kernels.hash_encode import GridGeometry
+from nerf.kernels.hash_encode import hash_encode as reference_hash_encode
+from nerf.kernels.mlp import ACTIVATIONS, activate
+from nerf.kernels.mlp import mlp as reference_mlp
+
+pytestmark = pytest.mark.skipif(bool(cpu.why_not()), reason=f"backend cpu: {cpu.why_not()}")
+
+SIZES = (0, 1, 7, 63, 64, 65, 1000)
+CUDA = Path(__file__).parent.parent / "cuda"
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def levels() -> list[str]:
+    if cpu.why_not():
+        return []
+    every = [level for level in cpu_library.LEVELS if level in cpu_library.built()]
+    return every[: every.index(cpu.level()) + 1]
+
+
+@pytest.fixture(params=levels())
+def level(request, monkeypatch):
+    """Each level in turn."""
+    yield from use_level(request.param, monkeypatch)
+
+
+def use_level(name, monkeypatch):
+    monkeypatch.setenv("NERF_CPU_LEVEL", name)
+    cpu_library.forget()
+    assert cpu.level() == name
+    yield name
+    cpu_library.forget()
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    assert found.shape == expected.shape and found.dtype == expected.dtype
+    found, expected = found.detach(), expected.detach()
+    return float((found - expected).norm() / (expected.norm() + 0.1 * max(expected.numel(), 1) ** 0.5))
+
+
+def worst(found, expected, inputs: list[Tensor]) -> float:
+    """The largest error of two ops' results and of their gradients, for one random cotangent a result."""
+    found, expected = ([value] if isinstance(value, Tensor) else list(value) for value in (found, expected))
+    cotangents = [torch.randn_like(value) for value in expected]
+    gradients = [torch.autograd.grad(values, inputs, cotangents, retain_graph=True) for values in (found, expected)]
+    return max(error(a, b) for a, b in zip([*found, *gradients[0]], [*expected, *gradients[1]]))
+
+
+def points_and_table(p: int, geometry: GridGeometry, dtype=torch.float32) -> list[Tensor]:
+    x = torch.rand(p, 3, dtype=dtype) * 1.2 - 0.1
+    return [x.requires_grad_(), torch.randn(geometry.offsets[-1], geometry.features, dtype=dtype).requires_grad_()]
+
+
+def network(widths, bias=True, dtype=torch.float32, scale=1.0):
+    weights = [(torch.randn(o, i, dtype=dtype) * scale / i**0.5).requires_grad_() for i, o in pairwise(widths)]
+    return weights, [(torch.randn(o, dtype=dtype) * 0.3).requires_grad_() for o in widths[1:]] if bias else None
+
+
+def packed_samples(r: int, dtype=torch.float32):
+    count = torch.randint(0, 40, (r,)) * (torch.rand(r) < 0.8)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), count.cumsum(0)])
+    p = int(offsets[-1])
+    density = (torch.rand(p, dtype=dtype) ** 4 * 50).requires_grad_()
+    rgb = torch.rand(p, 3, dtype=dtype).requires_grad_()
+    return density, rgb, torch.rand(p, dtype=dtype) * 4, torch.rand(p, dtype=dtype) * 0.1, offsets
+
+
+@pytest.mark.parametrize("features", [1, 2, 3, 4, 8])
+def test_hash_encode_is_the_reference(level, features):
+    geometry = GridGeometry(levels=5, features=features, log2_rows=10, base_resolution=3, finest_resolution=200)
+    assert any(geometry.dense) and not all(geometry.dense)
+    for p in SIZES:
+        x, table = points_and_table(p, geometry)
+        found, expected = cpu.hash_encode(x, table, geometry), reference_hash_encode(x, table, geometry)
+        assert worst(found, expected, [x, table]) < 2e-6, p
+
+
+def test_hash_encode_survives_points_that_are_not_numbers(level):
+    geometry = GridGeometry(levels=3, features=4, log2_rows=10)
+    x, table = points_and_table(40, geometry)
+    x = torch.cat([x.detach(), torch.full((3, 3), float("nan")), torch.full((3, 3), 1e30)])
+    assert torch.isfinite(cpu.hash_encode(x, table, geometry)[:40]).all()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_mlp_is_the_reference(level, activation):
+    for widths in ([3, 17, 100, 1], [32, 64, 64, 16], [5, 4]):
+        for p in SIZES:
+            for bias in (True, False):
+                # Exponentials of exponentials lose digits in any arithmetic, unless they stay small.
+                weights, biases = network(widths, bias, scale=0.3 if activation == "exponential" else 1.0)
+                x = torch.randn(p, widths[0]).requires_grad_()
+                arguments = (x, weights, biases, activation, "none", 3.0)
+                found, expected = cpu.mlp(*arguments, dtype="float32"), reference_mlp(*arguments)
+                assert worst(found, expected, [x, *weights, *(biases or [])]) < 1e-5, (widths, p, bias)
+
+
+@pytest.mark.parametrize("output_activation", ACTIVATIONS)
+def test_mlp_output_activations_and_wide_layers(level, output_activation):
+    weights, biases = network([100, 256, 256, 33], scale=0.5)
+    x = torch.randn(200, 100).requires_grad_()
+    arguments = (x, weights, biases, "relu", output_activation, 5.0)
+    found, expected = cpu.mlp(*arguments, dtype="float32"), reference_mlp(*arguments)
+    assert worst(found, expected, [x, *weights, *biases]) < 2e-5
+
+
+class _Narrow(torch.autograd.Function):
+    """Rounds to bfloat16: the value, or the gradient."""
+
+    @staticmethod
+    def forward(ctx, x, value):
+        ctx.value = value
+        return x.bfloat16().to(x.dtype) if value else x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return (grad if ctx.value else grad.bfloat16().to(grad.dtype)), None
+
+
+def rounded_mlp(x, weights, biases, activation):
+    """`reference` in float64, rounded where the bfloat16 kernel rounds: operands of products, and nothing else."""
+    for index, (weight, bias) in enumerate(zip(weights, biases)):
+        # A bias's gradient sums the rounded gradients too.
+        z = _Narrow.apply(torch.nn.functional.linear(_Narrow.apply(x, True), _Narrow.apply(weight, True), bias), False)
+        x = z if index == len(weights) - 1 else activate(z, activation)
+    return x
+
+
+@pytest.mark.skipif("v4bf16" not in levels(), reason="this processor doesn't multiply bfloat16 numbers")
+@pytest.mark.parametrize("activation", ["none", "relu", "softplus", "sigmoid"])
+def test_mlp_in_bfloat16_rounds_operands_only(activation):
+    for widths in ([31, 64, 64, 16], [5, 17, 100, 3]):
+        for p in (1, 7, 65, 1000):
+            weights, biases = network(widths)
+            x = torch.randn(p, widths[0]).requires_grad_()
+            inputs = [x, *weights, *biases]
+            double = [tensor.detach().double().requires_grad_() for tensor in inputs]
+            depth = len(weights)
+            expected = rounded_mlp(double[0], double[1 : depth + 1], double[depth + 1 :], activation)
+            found = cpu.mlp(x, weights, biases, activation)
+            cotangent = torch.randn_like(found)
+            gradients = torch.autograd.grad(found, inputs, cotangent)
+            exact = torch.autograd.grad(expected, double, cotangent.double())
+            # Sums in another order now and then tip a rounding: one unit of 2^-9 in a few numbers.
+            pairs = zip([found, *gradients], [expected, *exact])
+            assert max(error(a.double(), b) for a, b in pairs) < 3e-3, (widths, p)
+
+
+def test_mlp_takes_frozen_parts(level):
+    weights, biases = network([8, 16, 4])
+    x = torch.randn(50, 8)
+    frozen = [weights[0].detach(), weights[1]]
+    assert (
+        worst(cpu.mlp(x, frozen, biases, dtype="float32"), reference_mlp(x, frozen, biases), [weights[1], *biases])
+        < 1e-5
+    )
+    frozen, still = [w.detach() for w in weights], [b.detach() for b in biases]
+    x.requires_grad_()
+    assert worst(cpu.mlp(x, frozen, still, dtype="float32"), reference_mlp(x, frozen, still), [x]) < 1e-5
+
+
+@pytest.mark.parametrize("background", [None, "one", "each"])
+def test_composite_is_the_reference(level, background):
+    for r in (0, 1, 7, 63, 64, 65, 1000):
+        density, rgb, t, dt, offsets = packed_samples(r)
+        behind = None if background is None else torch.rand(1 if background == "one" else r, 3).requires_grad_()
+        found = cpu.composite(density, rgb, t, dt, offsets, behind)
+        expected = reference_composite.composite(density, rgb, t, dt, offsets, behind)
+        inputs = [density, rgb] + ([] if behind is None else [behind])
+        assert worst(found, expected, inputs) < 2e-6, r
+        assert worst(found.depth, expected.depth, [density]) < 2e-6, r  # the others' gradients absent
+        light = cpu.transmittance(density, dt, offsets)
+        assert error(light, reference_composite.transmittance(density, dt, offsets).detach()) < 2e-6, r
+
+
+@pytest.mark.parametrize("contract", [False, True])
+@pytest.mark.parametrize("use_dilated", [False, True])
+def test_march_keeps_the_same_samples(level, contract, use_dilated):
+    r, resolution, step = 500, 48, 0.02
+    space = reference_march.Space((0.1, -0.2, 0.3), 1.5, contract)
+    origins, directions = torch.randn(r, 3), torch.nn.functional.normalize(torch.randn(r, 3), dim=-1)
+    near = torch.rand(r) * 0.3
+    far = near + torch.rand(r) * 5 - 0.5
+    occupied = torch.rand(resolution, resolution, resolution) < 0.02
+    for cone in (0.0, 0.01):
+        k = reference_march.dilation(step, cone, 4.0, space, resolution)
+        grown = torch.nn.functional.max_pool3d(occupied[None, None].float(), 2 * k + 1, 1, k)[0, 0] > 0
+        arguments = (origins, directions, near, far, occupied.flatten(), resolution, space, step, cone, torch.rand(r))
+        dilated = grown.flatten() if use_dilated else None
+        found, expected = cpu.march(*arguments, dilated), reference_march.march(*arguments, dilated)
+        assert len(expected.t) > 100
+        if cone == 0:
+            assert all(torch.equal(a, b) for a, b in zip(found, expected))
+        else:  # a point may round across the border of a cell
+            assert (found.offsets - expected.offsets).abs().max() <= 2
+            every = torch.cat([expected.t.sort().values, torch.tensor([1e9])])
+            there = torch.searchsorted(every, found.t - 1e-5 * found.t)
+            assert ((every[there] - found.t).abs() < 1e-5 * found.t).float().mean() > 0.999
+
+
+def test_march_without_rays_or_samples(level):
+    space, occupied = reference_march.Space((0.0, 0.0, 0.0), 1.0, False), torch.zeros(8, dtype=torch.bool)
+    for r in (0, 3):
+        found = cpu.march(torch.zeros(r, 3), torch.ones(r, 3), torch.zeros(r), torch.ones(r), occupied, 2, space, 0.01)
+        assert len(found.t) == len(found.dt) == 0 and torch.equal(found.offsets, torch.zeros(r + 1, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 1000, 100001])
+def test_adam_is_torch_adam(level, n):
+    theirs = torch.randn(n).requires_grad_()
+    mine, mean, square = theirs.detach().clone(), torch.zeros(n), torch.zeros(n)
+    optimizer = torch.optim.Adam([theirs], lr=0.01, betas=(0.9, 0.999), eps=1e-15)
+    for step in range(1, 8):
+        theirs.grad = torch.randn(n) * (torch.rand(n) < 0.2) * (torch.arange(n) > n // 3)
+        optimizer.step()
+        cpu.adam_(mine, theirs.grad, mean, square, 0.01, 0.9, 0.999, 1e-15, step)
+    assert error(mine, theirs.detach()) < 1e-6
+
+
+def test_adam_sparse_leaves_what_has_no_gradient(level):
+    param, mean, square = torch.randn(100), torch.rand(100), torch.rand(100)
+    grad = torch.randn(100) * (torch.rand(100) < 0.5)
+    kept = [tensor.clone() for tensor in (param, mean, square)]
+    cpu.adam_(param, grad, mean, square, 0.01, 0.9, 0.99, 1e-8, 1, sparse=True)
+    for before, after in zip(kept, (param, mean, square)):
+        assert torch.equal(before[grad == 0], after[grad == 0]) and (before[grad != 0] != after[grad != 0]).all()
+
+
+def test_gradients_by_differences(level):
+    geometry = GridGeometry(levels=3, features=2, log2_rows=6, base_resolution=2, finest_resolution=8)
+    x, table = points_and_table(6, geometry, torch.float64)
+    assert torch.autograd.gradcheck(lambda x, table: cpu.hash_encode(x, table, geometry), (x, table))
+    for activation in ACTIVATIONS:
+        weights, biases = network([3, 5, 4, 2], dtype=torch.float64)
+        x = torch.randn(5, 3, dtype=torch.float64).requires_grad_()
+        inputs = (x, *weights, *biases)
+        op = lambda x, *p, a=activation: cpu.mlp(x, p[:3], p[3:], a, a if a != "exponential" else "sigmoid", 2.0)  # noqa: E731
+        assert torch.autograd.gradcheck(op, inputs), activation
+    density, rgb, t, dt, offsets = packed_samples(4, torch.float64)
+    background = torch.rand(4, 3, dtype=torch.float64).requires_grad_()
+    op = lambda d, c, b: cpu.composite(d, c, t, dt, offsets, b)  # noqa: E731
+    assert torch.autograd.gradcheck(op, (density, rgb, background))
+
+
+def everything(p: int) -> list[Tensor]:
+    """Results and gradients of all ops, for one seed."""
+    torch.manual_seed(3)
+    geometry = GridGeometry(levels=4, features=4, log2_rows=12, base_resolution=4, finest_resolution=256)
+    x, table = points_and_table(p, geometry)
+    weights, biases = network([16, 64, 3])
+    encoded = cpu.hash_encode(x, table, geometry)
+    out = cpu.mlp(encoded, weights, biases, "relu", "sigmoid")
+    offsets = torch.arange(0, p + 1, 10)
+    rendered = cpu.composite(out.sum(-1), out, torch.rand(p), torch.rand(p), offsets)
+    inputs = [x, table, *weights, *biases]
+    return [*rendered, *torch.autograd.grad(rendered.rgb.sum() + rendered.depth.square().sum(), inputs)]
+
+
+def test_the_same_bits_again_and_on_any_number_of_threads(level):
+    threads = torch.get_num_threads()
+    try:
+        runs = []
+        for count in (1, 2, 2, 7):
+            torch.set_num_threads(count)
+            runs.append(everything(20000))
+    finally:
+        torch.set_num_threads(threads)
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other))
+
+
+def test_callers_on_several_python_threads(level):
+    expected, found = everything(5000)[0], []
+    geometry = GridGeometry(levels=4, features=4, log2_rows=12)
+    x, table = (tensor.detach() for tensor in points_and_table(20000, geometry))
+    alone = cpu.hash_encode(x, table, geometry)
+    callers = [threading.Thread(target=lambda: found.append(cpu.hash_encode(x, table, geometry))) for _ in range(6)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(found) == 6 and all(torch.equal(alone, other) for other in found)
+    assert torch.equal(everything(5000)[0], expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_has_threads_of_its_own():
+    geometry = GridGeometry(levels=4, features=4, log2_rows=12)
+    x, table = (tensor.detach() for tensor in points_and_table(20000, geometry))
+    expected = cpu.hash_encode(x, table, geometry)
+    child = os.fork()
+    if child == 0:
+        same = (cpu.hash_encode(x, table, geometry).numpy() == expected.numpy()).all()  # torch's own threads may hang
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_second_derivatives_say_where_to_find_them():
+    weights, _ = network([3, 4, 1])
+    x = torch.rand(4, 3).requires_grad_()
+    (slope,) = torch.autograd.grad(cpu.mlp(x, weights, None).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="use backend reference"):
+        slope.square().sum().backward()
+
+
+def test_wrong_arguments_are_named():
+    geometry = GridGeometry(levels=2, features=2, log2_rows=8)
+    x, table = points_and_table(5, geometry)
+    weights, biases = network([3, 4, 1])
+    t = torch.rand(4)
+    for message, op in {
+        "expected a table of shape": lambda: cpu.hash_encode(x, table[1:], geometry),
+        "all float32 or all float64": lambda: cpu.hash_encode(x.double(), table, geometry),
+        "don't follow one another": lambda: cpu.mlp(torch.rand(2, 5), weights, biases),
+        "expected biases of lengths": lambda: cpu.mlp(x, weights, biases[:1]),
+        "expected one of none, relu": lambda: cpu.mlp(x, weights, biases, "gelu"),
+        "expected dtype auto": lambda: cpu.mlp(x, weights, biases, dtype="float16"),
+        "expected offsets that rise": lambda: cpu.composite(t, torch.rand(4, 3), t, t, torch.tensor([0, 3])),
+        "no gradient to t and dt": lambda: cpu.composite(t, x[:4], t.clone().requires_grad_(), t, torch.tensor([0, 4])),
+        "counts from 1": lambda: cpu.adam_(t, t, t, t, 0.1, 0.9, 0.99, 1e-8, 0),
+    }.items():
+        with pytest.raises((ValueError, TypeError), match=message):
+            op()
+
+
+def test_a_level_that_is_not_there_is_a_reason(monkeypatch):
+    monkeypatch.setenv("NERF_CPU_LEVEL", "v9")
+    cpu_library.forget()
+    assert "expected one of" in cpu.why_not() and "v9" in cpu.why_not()
+    cpu_library.forget()
+
+
+def test_an_install_without_libraries_says_so(monkeypatch):
+    monkeypatch.setattr(cpu_library, "built", dict)
+    cpu_library.forget()
+    assert cpu.why_not().startswith("not built: ")
+    with pytest.raises(cpu.KernelError, match="not built"):
+        cpu.level()
+    cpu_library.forget()
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++ and its sanitizers")
+def test_sanitizers_find_nothing_and_would(tmp_path):
+    sources = [str(path) for path in [*sorted((CUDA / "cpu").glob("*.cpp")), CUDA / "cpu/check/selfcheck.cpp"]]
+    flags = ["-std=c++17", "-g1", "-march=native", "-ffp-contract=off", "-Wno-psabi", "-DNERF_CPU_LEVEL=check"]
+    kinds = {"address,undefined": "short", "thread": "race"}
+    builds = {}
+    for kind in kinds:
+        program = tmp_path / kind.partition(",")[0]
+        level = "-O1" if kind == "thread" else "-O0"  # what builds and runs in the least time together
+        sanitize = [f"-fsanitize={kind}", "-fno-sanitize-recover=all"]
+        command = ["g++", *flags, level, *sanitize, *sources, "-pthread", "-o", program]
+        builds[kind] = program, subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for kind, (program, build) in builds.items():
+        words = build.communicate()[1]
+        if build.returncode and "cannot find" in words:
+            pytest.skip(f"g++ without the {kind} sanitizer")
+        assert build.returncode == 0, words
+        check = subprocess.run([program], capture_output=True, text=True)
+        assert check.returncode == 0 and "all well" in check.stdout, check.stdout + check.stderr
+        planted = subprocess.run([program, kinds[kind]], capture_output=True, text=True)
+        assert planted.returncode != 0 and "Sanitizer" in planted.stderr, planted.stdout + planted.stderr

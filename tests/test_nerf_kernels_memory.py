@@ -1,0 +1,57 @@
+"""Page faults, counted by the kernel itself, with and without memory that is kept."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from nerf.kernels import memory
+
+PROBE = """
+import ctypes, resource, sys
+from nerf.kernels.memory import keep_memory
+kept = keep_memory() if sys.argv[1] == "keep" else None
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+size = 64 << 20
+def use():
+    block = libc.malloc(size)
+    ctypes.memset(block, 1, size)
+    libc.free(block)
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    use()
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(mode: str) -> tuple[str, int]:
+    done = subprocess.run([sys.executable, "-c", PROBE, mode], capture_output=True, text=True, check=True)
+    kept, count = done.stdout.split()
+    return kept, int(count)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
+def test_freed_blocks_are_reused_without_page_faults():
+    kept, count = faults("keep")
+    if kept == "False":
+        pytest.skip("this C library has no mallopt")
+    # Above 32 MiB glibc never keeps a block by itself. Ten rounds of 64 MiB are 163840 small pages, or 320 huge ones.
+    assert faults("leave")[1] > 300
+    assert count < 30
+
+
+def test_elsewhere_it_does_nothing(monkeypatch):
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    assert memory.keep_memory() is False
+
+
+def test_a_c_library_without_mallopt_is_left_alone(monkeypatch):
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+    assert memory.keep_memory() is False

@@ -1,0 +1,107 @@
+"""What a model reads off its scene, and what each configuration is made of."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from nerf.field import HashField, HashFieldConfig, NerfField, NerfFieldConfig
+from nerf.model import Geometry, HierarchicalConfig, MarchConfig, ModelConfig, SceneModel
+from nerf.occupancy import OccupancyConfig
+from nerf.warp import WarpConfig
+from tests.tiny import frame, scene
+
+HASH = HashFieldConfig(levels=2, features=2, log2_rows=8, base_resolution=4, finest_resolution=12, width=16)
+NERF = NerfFieldConfig(width=16, depth=3, skip=1, color_width=8, position_bands=2, direction_bands=1)
+MARCH = MarchConfig(steps=64, cone=1 / 128, occupancy=OccupancyConfig(resolution=8))
+WARP = WarpConfig(width=8, depth=2, skip=1, bands=2, code=3)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_cube_encloses_the_box():
+    box = torch.tensor([[-1.0, 0.0, 2.0], [1.0, 6.0, 3.0]])
+    found = Geometry.of(scene(box=box, bounded=False, near=0.2, far=70.0))
+    assert found.space.center == (0, 3, 2.5) and found.space.half == 3 and found.space.contract
+    assert (found.near, found.far, found.background) == (0.2, 70.0, (1, 1, 1))
+    assert not Geometry.of(scene()).space.contract
+
+
+def test_reach_is_the_longest_way_through_the_cube():
+    world = scene(5)
+    found = Geometry.of(world)
+    corners = [(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
+    eyes = [f.camera.pose[:, 3].tolist() for f in world.train]
+    longest = max(math.dist(eye, corner) for eye in eyes for corner in corners)
+    assert longest <= found.reach <= longest * 1.15
+    assert found.reach == pytest.approx(max(math.hypot(*eye) for eye in eyes) + math.sqrt(3))
+
+
+def test_instants_are_ordered_by_code_and_each_is_there_once():
+    frames = [frame(2, time=0.9), frame(0, time=0.1), frame(1, time=0.4), frame(1, time=0.4)]
+    assert Geometry.of(scene(train=frames)).times == (0.1, 0.4, 0.9)
+
+
+def build(seed: int = 0, count: int = 3, **more) -> SceneModel:
+    config = ModelConfig(**{"field": HASH, "sampling": MARCH, "warp": WARP, "appearance": 2, **more})
+    return SceneModel(config, Geometry.of(scene(count, moving=True, bounded=False)), generator=generator(seed))
+
+
+def test_marching_has_a_grid_and_hierarchical_sampling_two_fields():
+    marched, drawn = build(), build(field=NERF, sampling=HierarchicalConfig(4, 8))
+    assert isinstance(marched.field, HashField) and marched.coarse is None and marched.occupancy is not None
+    assert isinstance(drawn.field, NerfField) and isinstance(drawn.coarse, NerfField) and drawn.occupancy is None
+    assert not torch.equal(drawn.field.trunk.weights[0], drawn.coarse.trunk.weights[0])
+
+
+def test_steps_divide_the_diagonal_before_a_plain_colour_and_grow_with_distance_in_photographs():
+    plain = SceneModel(ModelConfig(HASH, MARCH), Geometry.of(scene()))
+    assert plain.step == pytest.approx(2 * math.sqrt(3) / 64) and plain.cone == 0
+    photos = SceneModel(ModelConfig(HASH, MARCH), Geometry.of(scene(background=None, near=0.75)))
+    assert photos.cone == 1 / 128 and photos.step == pytest.approx(0.75 / 128)
+
+
+def test_a_rigid_scene_is_canonical_as_it_is():
+    rigid = build(warp=None, appearance=0)
+    x = torch.rand(5, 3, generator=generator())
+    assert rigid.to_canonical(x, None) is x and rigid.codes(torch.tensor([0.3])) == (None, None) and rigid.bands == 0
+    assert not any("warp" in name or "appearance" in name for name, _ in rigid.named_parameters())
+    moving = build()
+    assert moving.to_canonical(x, None) is x and moving.bands == 2
+
+
+def test_codes_at_a_photos_instant_are_its_own():
+    model = build()
+    warp, appearance = model.codes(torch.tensor([0.0, 0.5, 1.0, 0.25]))
+    assert torch.equal(warp[:3], model.warp_codes.table) and torch.equal(appearance[:3], model.appearance_codes.table)
+    torch.testing.assert_close(warp[3], model.warp_codes.table[:2].mean(0))
+
+
+def test_density_somewhen_is_that_of_some_photos_instant():
+    model = build()
+    with torch.no_grad():
+        model.field.grid.table.mul_(1e4)
+        model.warp.network.weights[-1].mul_(2e3)
+        model.warp_codes.table.mul_(30)
+    x = torch.rand(40, 3, generator=generator()) * 2 - 1
+    at = []
+    for code in model.warp_codes.table:
+        at.append(model.field.density(model.warp(x, code.expand(40, 3)))[0])
+    at = torch.stack(at)
+    found = torch.stack([model.density_somewhen(x, generator(s)) for s in range(30)])
+    distance = (found[:, None] - at).abs() / at
+    assert distance.min(1).values.max() < 1e-4
+    choice = distance.argmin(1)
+    assert [(choice == k).float().mean().item() for k in range(3)] == pytest.approx([1 / 3] * 3, abs=0.06)
+    assert not found.requires_grad
+
+
+def test_the_generator_decides_every_weight():
+    one, two, other = build(1).state_dict(), build(1).state_dict(), build(2).state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["field.grid.table"], other["field.grid.table"])
+    assert not torch.equal(one["warp.network.weights.0"], other["warp.network.weights.0"])

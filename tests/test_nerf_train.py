@@ -1,0 +1,206 @@
+"""Training: golden first losses, resume equals uninterrupted, collapse, and the whole command line as a subprocess."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data.scene import load_scene
+from nerf.config import HashFieldConfig, MarchConfig, ModelConfig, NerfFieldConfig, TrainConfig, preset
+from nerf.model import HierarchicalConfig
+from nerf.occupancy import OccupancyConfig
+from nerf.train import train
+from nerf.trainer import Collapse, Trainer
+from tests.ball import write_ball
+
+SMALL = {"rays": 256, "samples": 0, "chunk": 256, "steps": 20, "backend": "reference"}
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory):
+    """A textured ball seen by a ring of cameras, ray traced in closed form."""
+    return write_ball(tmp_path_factory.mktemp("ball"), moving=False)
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory):
+    """The same ball going up and down between photos, before a static wall."""
+    return write_ball(tmp_path_factory.mktemp("moving"), moving=True)
+
+
+def small(config: TrainConfig, **changes) -> TrainConfig:
+    """A preset with networks and batches that a test can afford, everything else left alone."""
+    model = config.model
+    match model.field:
+        case HashFieldConfig():
+            field = dataclasses.replace(model.field, log2_rows=12, finest_resolution=64)
+            sampling = MarchConfig(steps=64, occupancy=OccupancyConfig(resolution=16, sweeps=(4, 8)))
+        case NerfFieldConfig():
+            field = dataclasses.replace(model.field, width=32)
+            sampling = HierarchicalConfig(coarse=8, fine=8)
+    warp = None if model.warp is None else dataclasses.replace(model.warp, width=16)
+    loss = dataclasses.replace(config.loss, elastic_points=64, background_points=16)
+    config = dataclasses.replace(config, model=ModelConfig(field, sampling, warp, model.appearance), loss=loss)
+    return dataclasses.replace(config, **(SMALL | changes))
+
+
+def color_losses(config: TrainConfig, scene, steps: int) -> list[float]:
+    trainer = Trainer(config, scene)
+    return [trainer.advance()["color"] for _ in range(steps)]
+
+
+# The first ten losses of each preset at test size on the reference backend. They change when, and only when, what is
+# computed changes: a new number here needs a reason in the commit.
+GOLDEN: dict[str, list[float]] = json.loads((Path(__file__).parent / "golden_losses.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["instant", "nerf", "nerfies", "instant moving"])
+def test_first_ten_losses_are_golden(name, still, moving):
+    folder = moving if name in ("nerfies", "instant moving") else still
+    scene = load_scene(folder)
+    config = small(preset(name.split()[0], scene.moving, scene.background is not None))
+    found = color_losses(config, scene, 10)
+    assert found == pytest.approx(GOLDEN[name], rel=2e-3), f"{name}: {[round(x, 6) for x in found]}"
+
+
+@pytest.mark.parametrize("name", ["instant", "nerfies"])
+def test_resume_equals_uninterrupted(name, moving, tmp_path):
+    scene = load_scene(moving)
+    config = small(preset(name, scene.moving, False), steps=12)
+    for progress in (whole := train(config, scene, tmp_path / "whole")):
+        if progress.step == 12:
+            whole.close()
+    for progress in (part := train(config, scene, tmp_path / "part")):
+        if progress.step == 5:
+            part.close()
+    for progress in (rest := train(config, scene, tmp_path / "part", resume=True)):
+        assert progress.step > 5
+        if progress.step == 12:
+            rest.close()
+    expected, found = (load_file(tmp_path / run / "checkpoint.safetensors") for run in ("whole", "part"))
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        assert torch.equal(value, found[key]), key
+
+
+def test_training_learns_the_ball(still):
+    scene = load_scene(still)
+    config = small(preset("instant", False, True), rays=512, steps=250)
+    last = list(train(config, scene))[-1]
+    # White everywhere gives the baseline; a third of its squared error left would be 4.8 dB more.
+    white = np.mean([-10 * np.log10(((f.image.float() / 255 - 1) ** 2).mean()) for f in scene.test])
+    assert last.metrics["psnr"] > white + 8
+
+
+def test_a_collapse_restarts_once_from_another_seed(still, monkeypatch):
+    scene = load_scene(still)
+    config = small(preset("instant", False, True), steps=4)
+    advance, seeds = Trainer.advance, []
+
+    def poisoned(self):
+        seeds.append(self.config.seed)
+        if self.config.seed == 0 and self.step == 2:
+            with torch.no_grad():
+                next(iter(self.model.parameters())).fill_(float("nan"))
+        return advance(self)
+
+    monkeypatch.setattr(Trainer, "advance", poisoned)
+    notes = [p.note for p in train(config, scene) if p.note]
+    assert len(notes) == 1 and "no number" in notes[0] and "seed 1" in notes[0]
+    assert seeds == [0, 0, 0, 1, 1, 1, 1]
+
+    monkeypatch.setattr(
+        Trainer, "advance", lambda self: (_ for _ in ()).throw(Collapse("the loss is no number at step 0"))
+    )
+    with pytest.raises(Collapse):
+        list(train(config, scene))
+
+
+def run(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=timeout, env=environment
+    )
+
+
+def test_the_whole_command_line(moving, tmp_path):
+    out = tmp_path / "run"
+    done = run("nerf.train", "--scene", str(moving), "--steps", "30", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert {
+        "psnr",
+        "ssim",
+        "flip",
+        "views",
+        "train_seconds",
+        "steps",
+        "samples_per_second",
+        "backend",
+    } <= metrics.keys()
+    assert metrics["steps"] == 30 and len(metrics["views"]) == len(load_scene(moving).test)
+    assert list((out / "previews").glob("*.png")) and list(out.glob("events.out.tfevents.*"))
+    assert len(iio.imread(out / "orbit.mp4")) == 60
+
+    before = dict(metrics)
+    assert run("nerf.evaluate", "--run", str(out)).returncode == 0
+    after = json.loads((out / "metrics.json").read_text())
+    assert after["psnr"] == pytest.approx(before["psnr"], abs=1e-4)
+
+    still = tmp_path / "still.png"
+    assert (
+        run("nerf.render", "--run", str(out), "--path", "orbit", "--frames", "1", "--out", str(still)).returncode == 0
+    )
+    assert iio.imread(still).std() > 0
+
+    more = run("nerf.train", "--scene", str(moving), "--steps", "35", "--out", str(out), "--resume", "--no-video")
+    assert more.returncode == 0, more.stderr
+    assert json.loads((out / "metrics.json").read_text())["steps"] == 35
+
+    rigid = run("nerf.train", "--scene", str(moving), "--steps", "3", "--out", str(out), "--no-warp", "--no-video")
+    assert rigid.returncode == 0 and "run.old1" in rigid.stdout
+    assert (tmp_path / "run.old1" / "metrics.json").exists()
+    assert json.loads((out / "metrics.json").read_text())["warp"] is False
+
+
+def test_interrupt_saves_and_says_how_to_go_on(moving, tmp_path):
+    out = tmp_path / "run"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-u", "-m", "nerf.train", "--scene", str(moving), "--steps", "100000", "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    for piece in iter(lambda: process.stderr.read(200), ""):  # the bar is redrawn in place, without new lines
+        if "M samples/s" in piece or "step" in piece:
+            break
+    process.send_signal(2)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in output
+    assert (out / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--scene", "no/such/folder"], "no/such/folder"),
+        (["--budget", "soon"], "--budget: expected a time"),
+        (["--budget", "1m", "--steps", "5"], "expected one of them"),
+        (["--steps", "0"], "--steps: expected at least 1"),
+        (["--backend", "cuda"], "--backend cuda"),
+        (["--resume", "--out", "no/such/run"], "--resume: expected a checkpoint"),
+    ],
+)
+def test_bad_options_end_with_one_sentence(arguments, sentence, still):
+    scene = [] if "--scene" in arguments else ["--scene", str(still)]
+    done = run("nerf.train", *scene, *arguments)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert sentence in done.stderr and done.stderr.strip().count("\n") == 0
