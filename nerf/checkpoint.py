@@ -45,6 +45,7 @@ def save(folder: Path, trainer: Trainer) -> None:
         draft,
         {"counters": json.dumps(counters)},
     )
+    draft.chmod(0o644)  # safetensors makes it readable to its owner alone
     with open(draft, "rb") as file:
         os.fsync(file.fileno())
     os.replace(draft, folder / CHECKPOINT)

@@ -80,7 +80,7 @@ def configure(options: Options, scene: Scene, backend: str) -> TrainConfig:
     model = config.model if options.warp else dataclasses.replace(config.model, warp=None)
     return dataclasses.replace(
         config,
-        scene=str(options.scene),
+        scene=str(options.scene.resolve()),
         downscale=options.downscale,
         steps=steps,
         budget=budget,
@@ -162,7 +162,7 @@ def _follow(config: TrainConfig, scene: Scene, out: Path, resume: bool) -> Progr
             last = progress
             if progress.note:
                 bar.write(progress.note)
-            if time.monotonic() - shown > 0.5 or progress.metrics is not None:
+            if progress.metrics is None and time.monotonic() - shown > 0.5:
                 shown = time.monotonic()
                 bar.n = round(100 * progress.fraction, 1)
                 bar.set_postfix_str(describe(progress), refresh=True)
@@ -187,11 +187,13 @@ def describe(progress: Progress) -> str:
 
 def _report(final: Progress, out: Path) -> None:
     metrics = final.metrics or {}
-    figures = ", ".join(
-        f"{name.upper()} {metrics[name]:.{digits}f}{unit}"
-        for name, digits, unit in (("psnr", 2, " dB"), ("ssim", 4, ""), ("flip", 4, ""))
-    )
-    print(f"held out, mean of {len(metrics['views'])} views: {figures}; {final.step} steps in {final.seconds:.0f} s")
+    views, took = metrics.get("views", []), f"{final.step} steps in {final.seconds:.0f} s"
+    if views:
+        named = (("psnr", 2, " dB"), ("ssim", 4, ""), ("flip", 4, ""))
+        figures = ", ".join(f"{name.upper()} {metrics[name]:.{digits}f}{unit}" for name, digits, unit in named)
+        print(f"held out, mean of {len(views)} views: {figures}; {took}")
+    else:
+        print(f"no view was held out, so there are no figures; {took}")
     print(
         f"{out}: metrics.json, checkpoint.safetensors, previews/, evaluation/; TensorBoard: tensorboard --logdir {out}"
     )

@@ -37,7 +37,7 @@ Mode = Literal["color", "depth", "opacity", "canonical", "both"]
 Shot = tuple[Camera, float | None]  # a camera and its instant; None: the canonical scene
 Wrap = Callable[[Sequence[Any]], Iterable[Any]]
 
-LONGEST = 480  # pixels of a film's longer side, unless a size is asked for
+LONGEST = 360  # pixels of a film's longer side, unless a size is asked for
 PROBES, PROBE_SIZE = 8, 64  # frames and pixels (longer side) from which the range of depths is read
 
 
@@ -66,7 +66,7 @@ class Options:
     fps: float = 24
     """Frames a second."""
     width: int | None = None
-    """Of a frame, in pixels. Default: as trained on; a film's longer side is then 480 at most."""
+    """Of a frame, in pixels. Default: as trained on; a film's longer side is then 360 at most."""
     freeze: Freeze = "none"
     """Of a moving scene, hold still: none, the person (time stands still), or the camera."""
     time: float | None = None
@@ -178,7 +178,7 @@ def render_video(
     Args:
         path: "orbit", "spiral" or a file of keyframes.
         out: FILE.mp4, FILE.gif or a folder.
-        width: of a frame, in pixels; None: the photos', at most 480 on the longer side.
+        width: of a frame, in pixels; None: the photos', at most 360 on the longer side.
         freeze, time, photo: see `shots`.
         progress: wraps the list of shots, as `tqdm` does.
 

@@ -174,15 +174,16 @@ def finish(trainer: Trainer, out: Path | None) -> Progress:
 
 
 def preview(trainer: Trainer, folder: Path) -> str:
-    """Write a held-out view, the photo on the left and what the model makes of it on the right; says where."""
+    """Write a held-out view (of training, where none is held out), photo left, rendering right; says where."""
     folder.mkdir(parents=True, exist_ok=True)
-    frame = trainer.scene.test[len(trainer.scene.test) // 2]
+    frames = trainer.scene.test or trainer.scene.train
+    frame = frames[len(frames) // 2]
     photo, camera = _small(frame)
     picture = render_image(trainer.model, camera, frame.time)
     pair = torch.cat([photo, picture.rgb], dim=1)
     path = folder / f"{trainer.step:06d}.png"
     Image.fromarray((pair * 255).round().to(torch.uint8).numpy()).save(path)
-    return f"{path}: held-out view {frame.name} at {psnr(picture.rgb, photo):.2f} dB"
+    return f"{path}: view {frame.name} at {psnr(picture.rgb, photo):.2f} dB"
 
 
 def _small(frame: Frame) -> tuple[torch.Tensor, Any]:
