@@ -226,7 +226,13 @@ def test_help_reads_as_a_page():
 def test_ctrl_c_leaves_no_half_file(moving, tmp_path):
     line = [sys.executable, "-m", "nerf.render", "--run", moving[0], "--frames", 20000, "--out", tmp_path / "a.mp4"]
     process = subprocess.Popen(
-        [*map(str, line)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [*map(str, line)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background ignores SIGINT, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until = time.monotonic() + 40
     while not any(tmp_path.rglob("*.mp4")) and time.monotonic() < until:
