@@ -79,8 +79,7 @@ def test_no_package_of_ours_is_called_cuda():
 @pytest.mark.parametrize("package", ["data", "nerf", "siren", "apps", "tests"])
 def test_a_file_holds_one_idea(package):
     long = {str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines()) for p in files(package)}
-    limit = 430 if package == "tests" else 320  # a table of cases may run on
-    assert {name: lines for name, lines in long.items() if lines > limit} == {}
+    assert {name: lines for name, lines in long.items() if lines > 320} == {}
 
 
 @pytest.mark.parametrize("package", ["data", "nerf", "siren", "apps"])

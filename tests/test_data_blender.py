@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import trees
 from PIL import Image
 
 from data import blender
 from data.scene import Scene, load_scene
+from tests import trees
 
 SCENES = Path(__file__).parents[2] / "shared" / "scenes"
 

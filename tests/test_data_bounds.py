@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import trees
 
 from data.bounds import Bounds, find_bounds, focus, similarity
 from data.shots import Capture, Shot, plain_lens
+from tests import trees
 
 SCALES = [1.0, 1e6, 1e-6]
 SYNTHETIC = np.array([[-1.5] * 3, [1.5] * 3])

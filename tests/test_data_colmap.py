@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import trees
 from PIL import Image
 
 from data.scene import load_scene
+from tests import trees
 
 LENSES = {  # parameters in COLMAP's order, then fx fy cx cy and our coefficients
     "SIMPLE_PINHOLE": ((36, 19, 16), (36, 36, 19, 16), "opencv", ()),

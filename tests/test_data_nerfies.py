@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import trees
 from PIL import Image
 
 from data.scene import load_scene
+from tests import trees
 
 SCENES = Path(__file__).parents[2] / "shared" / "scenes"
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import trees
 from PIL import Image
 
 from data.camera import Camera
 from data.errors import SceneError
 from data.plot import _visible, box_edges, frustum, plot_scene, view_axes
 from data.scene import load_scene
+from tests import trees
 
 
 def test_frustum_edges() -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import trees
-from trees import HEIGHT, WIDTH, WRITERS
 
 from data.errors import SceneError
 from data.scene import Frame, Scene, load_scene, main
+from tests import trees
+from tests.trees import HEIGHT, WIDTH, WRITERS
 
 FORMATS = list(WRITERS)
 TEST = {  # the numbers of the photos that are held out, by format
