@@ -170,27 +170,6 @@ def test_march_without_rays_or_samples(level):
         assert len(found.t) == len(found.dt) == 0 and torch.equal(found.offsets, torch.zeros(r + 1, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("n", [1, 15, 16, 1000, 100001])
-def test_adam_is_torch_adam(level, n):
-    theirs = torch.randn(n).requires_grad_()
-    mine, mean, square = theirs.detach().clone(), torch.zeros(n), torch.zeros(n)
-    optimizer = torch.optim.Adam([theirs], lr=0.01, betas=(0.9, 0.999), eps=1e-15)
-    for step in range(1, 8):
-        theirs.grad = torch.randn(n) * (torch.rand(n) < 0.2) * (torch.arange(n) > n // 3)
-        optimizer.step()
-        cpu.adam_(mine, theirs.grad, mean, square, 0.01, 0.9, 0.999, 1e-15, step)
-    assert error(mine, theirs.detach()) < 1e-6
-
-
-def test_adam_sparse_leaves_what_has_no_gradient(level):
-    param, mean, square = torch.randn(100), torch.rand(100), torch.rand(100)
-    grad = torch.randn(100) * (torch.rand(100) < 0.5)
-    kept = [tensor.clone() for tensor in (param, mean, square)]
-    cpu.adam_(param, grad, mean, square, 0.01, 0.9, 0.99, 1e-8, 1, sparse=True)
-    for before, after in zip(kept, (param, mean, square)):
-        assert torch.equal(before[grad == 0], after[grad == 0]) and (before[grad != 0] != after[grad != 0]).all()
-
-
 def test_gradients_by_differences(level):
     geometry = GridGeometry(levels=3, features=2, log2_rows=6, base_resolution=2, finest_resolution=8)
     x, table = points_and_table(6, geometry, torch.float64)

@@ -25,7 +25,7 @@ from nerf.kernels.march import Marched, distance_to_steps
 from nerf.kernels.mlp import ACTIVATIONS
 from nerf.kernels.space import Space
 
-__all__ = ["KernelError", "adam_", "composite", "hash_encode", "level", "march", "mlp", "transmittance", "why_not"]
+__all__ = ["KernelError", "composite", "hash_encode", "level", "march", "mlp", "transmittance", "why_not"]
 
 FORMATS = ("float32", "bfloat16", "float64")  # `Format` in cuda/cpu/mlp.cpp
 
@@ -287,33 +287,3 @@ def march(
     finally:
         call("nerf_march_take", marched, t, dt)
     return Marched(t, dt, offsets)
-
-
-@torch.no_grad()
-def adam_(
-    param: Float[Tensor, "..."],
-    grad: Float[Tensor, "..."],
-    exp_avg: Float[Tensor, "..."],
-    exp_avg_sq: Float[Tensor, "..."],
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    step: int,
-    sparse: bool = False,
-) -> None:
-    """One step of Adam in place, in one pass over memory: `torch.optim.Adam` without weight decay.
-
-    Args:
-        param, grad, exp_avg, exp_avg_sq: contiguous float32 of one shape; `grad` is only read.
-        step: counts from 1.
-        sparse: numbers whose gradient is exactly 0 keep their value and their moments, as rows of a hash grid should
-            that no sample touched; False: theirs decay, as torch's do.
-    """
-    for name, tensor in (("param", param), ("grad", grad), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
-        if tensor.shape != param.shape or tensor.dtype != torch.float32 or not tensor.is_contiguous():
-            have = f"{tensor.dtype} {tuple(tensor.shape)}, strides {tensor.stride()}"
-            raise ValueError(f"adam_: expected contiguous float32 {name} of shape {tuple(param.shape)}, found {have}")
-    if step < 1:
-        raise ValueError(f"adam_: expected a step that counts from 1, found {step}")
-    call("nerf_adam", param.numel(), param, grad, exp_avg, exp_avg_sq, lr, beta1, beta2, eps, step, sparse)

@@ -47,7 +47,6 @@ _ARGUMENTS = {
     "nerf_mlp_backward": _MLP + "ppp",
     "nerf_march": "ilppppppiippp",
     "nerf_march_take": "ippp",
-    "nerf_adam": "ilppppddddli",
 }
 _TYPES = {"i": ctypes.c_int, "l": ctypes.c_int64, "d": ctypes.c_double, "p": ctypes.c_void_p}
 
