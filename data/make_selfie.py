@@ -17,19 +17,32 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial import Delaunay
 
 from data.selfie_studio import motion, photo
 
-VALIDATION = tuple(range(2, 98, 4))  # the instants that the second camera films too: 24
 PACKAGE = Path(__file__).parent / "selfie_studio"
+
+
+def validation() -> list[int]:
+    """The instants that the second camera films too: every other one at which it stands among the places that the first
+    camera ever films from, as seen from the face. Elsewhere it would look at parts of the room that no photo shows."""
+
+    def angles(instant: int, second: bool) -> list[float]:
+        away = motion.camera_at(instant, second).position - motion.TARGET
+        return [np.arctan2(away[0], away[2]), np.arcsin(away[1] / np.linalg.norm(away))]
+
+    places = Delaunay([angles(instant, False) for instant in range(motion.INSTANTS)])
+    among = places.find_simplex([angles(instant, True) for instant in range(motion.INSTANTS)]) >= 0
+    return [int(instant) for instant in np.flatnonzero(among)[::2]]
 
 
 def shots(first: int, last: int) -> list[tuple[str, int, bool]]:
     """What to film from `first` to before `last`: (id, instant, by the second camera)."""
-    listed = []
+    listed, both = [], validation()
     for instant in range(first, last):
         listed.append((f"{instant:06d}_left", instant, False))
-        if instant in VALIDATION:
+        if instant in both:
             listed.append((f"{instant:06d}_right", instant, True))
     return listed
 
