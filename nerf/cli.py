@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from nerf.config import ConfigError, TrainConfig, preset
 from nerf.kernels import BackendError, choose, keep_memory
 from nerf.paths import Rig
 from nerf.render import render_video
-from nerf.train import Progress, prepare, save_rig, train
+from nerf.train import Progress, prepare, train
 from nerf.trainer import Collapse
 
 DEFAULT_BUDGET = 300.0  # seconds, for presets that count time
@@ -66,14 +67,19 @@ def seconds(text: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, None: 1}[match[2]]
 
 
+def length(options: Options) -> tuple[int | None, float | None]:
+    """--steps and --budget (seconds), checked; both None where neither was given."""
+    if options.budget is not None and options.steps is not None:
+        raise ConfigError("--budget, --steps: expected one of them, found both")
+    if options.steps is not None and options.steps < 1:
+        raise ConfigError(f"--steps: expected at least 1, found {options.steps}")
+    return options.steps, None if options.budget is None else seconds(options.budget)
+
+
 def configure(options: Options, scene: Scene, backend: str) -> TrainConfig:
     """The run that the options ask for on this scene."""
     config = preset(options.preset, scene.moving and options.warp, scene.background is not None)
-    if options.budget is not None and options.steps is not None:
-        raise ConfigError("--budget, --steps: expected one of them, found both")
-    steps, budget = options.steps, None if options.budget is None else seconds(options.budget)
-    if steps is not None and steps < 1:
-        raise ConfigError(f"--steps: expected at least 1, found {steps}")
+    steps, budget = length(options)
     if steps is None and budget is None:
         steps = config.steps
         budget = DEFAULT_BUDGET if steps is None else None
@@ -93,9 +99,16 @@ def configure(options: Options, scene: Scene, backend: str) -> TrainConfig:
 def resumed(options: Options, out: Path, backend: str) -> TrainConfig:
     """The saved configuration of the run in `out`; a new --steps or --budget replaces its end, nothing else changes."""
     config = checkpoint.read_config(out).train
-    if options.steps is not None or options.budget is not None:
-        budget = None if options.budget is None else seconds(options.budget)
-        config = dataclasses.replace(config, steps=options.steps, budget=budget)
+    plain = Options(options.scene)
+    for name, saved in (("preset", config.preset), ("downscale", config.downscale), ("seed", config.seed)):
+        asked = getattr(options, name)
+        if asked not in (getattr(plain, name), saved):
+            raise ConfigError(f"--{name} with --resume: expected {saved}, as the run in {out} has it, found {asked}")
+    if not options.warp and config.model.warp is not None:
+        raise ConfigError(f"--no-warp with --resume: the run in {out} has a warp; train another one with --out")
+    steps, budget = length(options)
+    if steps is not None or budget is not None:
+        config = dataclasses.replace(config, steps=steps, budget=budget)
     if backend != config.backend and options.backend != "auto":
         config = dataclasses.replace(config, backend=backend)
     return config
@@ -118,9 +131,8 @@ def _run(options: Options) -> int:
     out = options.out or Path("runs") / options.scene.resolve().name
     if options.resume:
         prepare(out, True)
-        saved = checkpoint.read_config(out).train
-        scene = load_scene(options.scene, saved.downscale)
         config = resumed(options, out, backend)
+        scene = load_scene(options.scene, config.downscale)
     else:
         scene = load_scene(options.scene, options.downscale)
         config = configure(options, scene, backend)
@@ -129,7 +141,7 @@ def _run(options: Options) -> int:
             print(moved)
     print(scene.summary())
     print(_intention(config, scene, out))
-    save_rig(out, scene)
+    Rig.of(scene).save(out)  # so that paths can be laid without the photos
     final = _follow(config, scene, out, options.resume)
     if final is None:
         print(f"saved. Go on with: python -m nerf.train --scene {options.scene} --out {out} --resume")
@@ -162,7 +174,7 @@ def _follow(config: TrainConfig, scene: Scene, out: Path, resume: bool) -> Progr
             last = progress
             if progress.note:
                 bar.write(progress.note)
-            if progress.metrics is None and time.monotonic() - shown > 0.5:
+            if time.monotonic() - shown > 0.5:
                 shown = time.monotonic()
                 bar.n = round(100 * progress.fraction, 1)
                 bar.set_postfix_str(describe(progress), refresh=True)
@@ -202,5 +214,6 @@ def _report(final: Progress, out: Path) -> None:
 def _orbit(out: Path, backend: str) -> None:
     model, _ = checkpoint.load_model(out, backend)
     path = out / "orbit.mp4"
-    render_video(model, Rig.load(out), "orbit", 60, path)
+    bar = partial(tqdm, desc="orbit", unit="frame", dynamic_ncols=True, leave=False)
+    render_video(model, Rig.load(out), "orbit", 60, path, progress=bar)
     print(f"orbit video: {path}")

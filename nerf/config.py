@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nerf.field import HashFieldConfig, NerfFieldConfig
-from nerf.model import HierarchicalConfig, MarchConfig, ModelConfig
+from nerf.model import HierarchicalConfig, ModelConfig
 from nerf.warp import WarpConfig
 
 PRESETS = ("auto", "instant", "nerf", "nerfies")
@@ -24,18 +24,19 @@ class OptimizerConfig:
 
     Attributes:
         rate, final: of the field.
-        warp_rate: of the warp network and all latent codes.
+        warp_rate, warp_final: the same of the warp network and all latent codes.
         beta1, beta2, eps: Adam's.
-        hold: share of the run for which the rates stay at their start.
+        warp_beta1: beta1 of the warp network and the codes.
     """
 
     rate: float = 2e-2
     final: float = 0.03
     warp_rate: float = 5e-4
+    warp_final: float = 0.03
     beta1: float = 0.9
+    warp_beta1: float = 0.9
     beta2: float = 0.99
     eps: float = 1e-15
-    hold: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,15 @@ class LossConfig:
     Attributes:
         elastic: weight of the elastic loss (Nerfies, section 3.3).
         elastic_decay: shares of the run between which its weight decays to nothing along a cosine; None: constant.
-        elastic_points: samples a step whose Jacobian is taken, the heaviest of a random choice; 0: all of them.
+        elastic_points: samples a step whose Jacobian is taken, drawn at random; 0: all of them.
         background: weight of the background loss (section 3.4).
         background_points: static points a step.
         warp_every: steps between those at which the two are taken, with as many times their weight.
         distortion: weight of mip-NeRF 360's distortion loss.
         anneal: share of the run over which the warp's frequency bands come in.
         anneal_from: bands that are there from the start.
+        plain: shares of the run between which colour comes to depend on the direction and on the photo; before the first
+            it depends on the place alone. None: all from the start.
     """
 
     elastic: float = 0.0
@@ -63,6 +66,7 @@ class LossConfig:
     distortion: float = 0.0
     anneal: float = 0.32
     anneal_from: float = 0.0
+    plain: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -116,22 +120,31 @@ def preset(name: str, moving: bool, background: bool) -> TrainConfig:
 
 def _instant(moving: bool, background: bool) -> TrainConfig:
     """Hash grid and occupancy (Mueller et al. 2022), with a small warp where the scene moves."""
-    warp = WarpConfig(width=64, depth=3, skip=3, bands=6, code=12, start="time") if moving else None
-    # Before a plain background the picture itself says where nothing is; in a photo fog is a solution, so it costs.
-    loss = LossConfig(distortion=0.0 if background else 0.01)
-    if moving:
-        loss = replace(
-            loss,
-            elastic=1e-3,
-            elastic_points=1024,
-            warp_every=4,
-            background=0.1,
-            background_points=1024,
-            anneal=0.3,
-            anneal_from=2.0,
-        )
-    model = ModelConfig(HashFieldConfig(), MarchConfig(), warp, appearance=4 if moving else 0)
-    return TrainConfig("", model=model, loss=loss)
+    # Before a plain background the picture itself says where nothing is; in a photo fog is a solution, so there is little
+    # of it at first, and it costs.
+    field = HashFieldConfig(density_bias=0.0 if background else -1.5)
+    config = TrainConfig("", model=ModelConfig(field), loss=LossConfig(distortion=0.0 if background else 0.01))
+    if not moving:
+        return config
+    fade = 0.0 if background else 0.25
+    return replace(
+        config,
+        model=replace(
+            config.model, warp=WarpConfig(width=64, depth=3, skip=3, bands=6, code=12, start="time", fade=fade),
+            appearance=4,
+        ),
+        # Each photo pulls its own part of the warp with a few rays a step: the mean of many steps says where to.
+        optimizer=OptimizerConfig(warp_rate=2e-3, warp_final=0.3, warp_beta1=0.97),
+        # A colour that may depend on the camera explains a moving person as a still one with a strange sheen, and the warp
+        # then has nothing left to explain.
+        loss=replace(
+            config.loss,
+            elastic=1e-3, elastic_points=1024, background=0.1, background_points=1024, warp_every=4,
+            anneal=0.6, anneal_from=2.0, plain=(0.6, 0.8),
+        ),
+        # Photos come into register by the number of rays rather than by samples along each.
+        crowd=8,
+    )  # fmt: skip
 
 
 def _nerf(background: bool) -> TrainConfig:
@@ -140,7 +153,7 @@ def _nerf(background: bool) -> TrainConfig:
     field = NerfFieldConfig(noise=0.0 if background else 1.0)
     return TrainConfig(
         "", preset="nerf", steps=200_000, model=ModelConfig(field, HierarchicalConfig()),
-        optimizer=OptimizerConfig(rate=5e-4, final=0.1, warp_rate=5e-4, beta2=0.999, eps=1e-7),
+        optimizer=OptimizerConfig(rate=5e-4, final=0.1, beta2=0.999, eps=1e-7),
         rays=4096, samples=0, chunk=512,
     )  # fmt: skip
 
@@ -155,7 +168,9 @@ def _nerfies() -> TrainConfig:
     loss = LossConfig(elastic=1e-3, elastic_decay=(0.5, 1.5), background=1.0, anneal=0.8)
     return TrainConfig(
         "", preset="nerfies", steps=100_000, model=model, loss=loss,
-        optimizer=OptimizerConfig(rate=1e-3, final=0.1**0.5, warp_rate=1e-3, beta2=0.999, eps=1e-8),
+        optimizer=OptimizerConfig(
+            rate=1e-3, final=0.1**0.5, warp_rate=1e-3, warp_final=0.1**0.5, beta2=0.999, eps=1e-8
+        ),
         rays=6144, samples=0, chunk=384,
     )  # fmt: skip
 

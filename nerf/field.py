@@ -74,7 +74,19 @@ class _TruncatedExp(torch.autograd.Function):
         return grad * torch.exp(x.clamp(-15.0, 15.0))
 
 
-class NerfField(nn.Module):
+class _Field(nn.Module):
+    """What the fields share. `noise`: standard deviation of the noise on the raw density in training."""
+
+    noise = 0.0
+    direction: nn.Module
+
+    def view(self, d: Float[Tensor, "r 3"], appearance: Float[Tensor, "r a"] | None) -> Float[Tensor, "r v"]:
+        """What colour depends on beside the place: the encoded unit direction and the appearance code, per ray."""
+        encoded = self.direction(d)
+        return encoded if appearance is None else torch.cat([encoded, appearance], dim=-1)
+
+
+class NerfField(_Field):
     """NeRF's network: density from the position, colour from its features, the direction and an appearance code."""
 
     def __init__(
@@ -86,7 +98,7 @@ class NerfField(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.space = config, space
+        self.config, self.space, self.noise = config, space, config.noise
         self.position, self.direction = Frequency(config.position_bands), Frequency(config.direction_bands)
         inputs, width = self.position.width(3), config.width
         self.trunk = MLP(
@@ -119,25 +131,17 @@ class NerfField(nn.Module):
         features = self.trunk(self.position((x_canonical - center) / self.space.half))
         raw = self.density_head(features).squeeze(-1)
         if noise is not None:
-            raw = raw + noise * self.config.noise
+            raw = raw + noise
         sigma = torch.relu(raw) if self.config.density_activation == "relu" else nn.functional.softplus(raw)
         # The papers' densities are per unit of their normalised scenes, whose cube has the half side 1.
         return sigma / self.space.half, features
-
-    def view(self, d: Float[Tensor, "r 3"], appearance: Float[Tensor, "r a"] | None) -> Float[Tensor, "r v"]:
-        """What colour depends on beside the place: the encoded unit direction and the appearance code, per ray."""
-        return _join(self.direction(d), appearance)
 
     def color(self, features: Tensor, view: Float[Tensor, "p v"]) -> Float[Tensor, "p 3"]:
         """Colour in [0, 1] of samples, from `density`'s features and each one's row of `view`."""
         return self.color_head(torch.cat([self.bottleneck(features), view], dim=-1))
 
 
-def _join(encoded: Tensor, appearance: Tensor | None) -> Tensor:
-    return encoded if appearance is None else torch.cat([encoded, appearance], dim=-1)
-
-
-class HashField(nn.Module):
+class HashField(_Field):
     """Hash grid -> density network -> colour network with spherical harmonics of the direction."""
 
     def __init__(
@@ -170,14 +174,11 @@ class HashField(nn.Module):
     def density(
         self, x_canonical: Float[Tensor, "p 3"], noise: Float[Tensor, "p"] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Density "p" (1 / scene unit) and the features "p g" that colour needs."""
+        """Density "p" (1 / scene unit) and the features "p g" that colour needs; `noise` is added to the raw density."""
         features = self.density_network(self.grid(to_unit(x_canonical, self.space)))
-        sigma = _TruncatedExp.apply(features[:, 0] + self.config.density_bias)
+        raw = features[:, 0] + self.config.density_bias
+        sigma = _TruncatedExp.apply(raw if noise is None else raw + noise)
         return sigma / self.space.half, features
-
-    def view(self, d: Float[Tensor, "r 3"], appearance: Float[Tensor, "r a"] | None) -> Float[Tensor, "r v"]:
-        """What colour depends on beside the place: the encoded unit direction and the appearance code, per ray."""
-        return _join(self.direction(d), appearance)
 
     def color(self, features: Tensor, view: Float[Tensor, "p v"]) -> Float[Tensor, "p 3"]:
         """Colour in [0, 1] of samples, from `density`'s features and each one's row of `view`."""

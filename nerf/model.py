@@ -68,12 +68,13 @@ class Geometry:
     """What a model must know of its scene, kept with the checkpoint so that a run renders without the photos.
 
     Attributes:
-        space: the cube that grids and encodings are laid over.
+        space: the cube that an occupancy grid, a hash grid and a warp are laid over. Before a plain background it is the
+            scene's box. In photographs it is the cube that the cameras look at, around the point nearest to their axes
+            and as far as they stand from it; the rest of the world is contracted around it.
         near, far: scene units.
         reach: largest distance from a camera to the far end of the cube.
         background: colour behind everything, or None where the photos fill the frame.
-        subject: the cube that the cameras look at: around the point nearest to their axes, as far as they stand from it.
-            Warps measure in it, for a person is small in a room.
+        box: the cube around the scene's box, for the papers' networks.
         times: instant of each deformation code, in [0, 1].
     """
 
@@ -82,23 +83,30 @@ class Geometry:
     far: float
     reach: float
     background: tuple[float, float, float] | None
-    subject: Space
+    box: Space
     times: tuple[float, ...]
 
     @staticmethod
     def of(scene: Scene) -> Geometry:
-        """Read it off a scene: the cube around its box, contracted space beyond it where the scene has no bounds."""
-        low, high = scene.box[0].double(), scene.box[1].double()
-        center, half = (low + high) / 2, float((high - low).max() / 2)
+        """Read it off a scene."""
         eyes = torch.stack([frame.camera.pose[:, 3] for frame in scene.train]).double()
-        reach = float((eyes - center).norm(dim=-1).max()) + math.sqrt(3) * half
+        low, high = scene.box[0].double(), scene.box[1].double()
+        space = box = _cube((low + high) / 2, float((high - low).max() / 2), not scene.bounded)
+        if scene.background is None:
+            # What the cameras look at gets the grids' resolution; what lies farther off is also seen from farther off.
+            poses = np.stack([frame.camera.pose.numpy() for frame in scene.train])
+            focus = torch.from_numpy(find_focus(poses, scene.near, scene.far))
+            space = _cube(focus, min(float((eyes - focus).norm(dim=-1).median()), box.half), True)
+        center = torch.tensor(space.center, dtype=torch.float64)
+        reach = float((eyes - center).norm(dim=-1).max()) + math.sqrt(3) * space.half
         instants = {frame.warp_id: frame.time for frame in scene.train}
         times = tuple(instants[index] for index in sorted(instants))
-        space = Space((float(center[0]), float(center[1]), float(center[2])), half, not scene.bounded)
-        focus = find_focus(np.stack([frame.camera.pose.numpy() for frame in scene.train]), scene.near, scene.far)
-        away = float((eyes - torch.from_numpy(focus)).norm(dim=-1).median())
-        subject = Space((float(focus[0]), float(focus[1]), float(focus[2])), min(away, half), True)
-        return Geometry(space, scene.near, scene.far, reach, scene.background, subject, times)
+        return Geometry(space, scene.near, scene.far, reach, scene.background, box, times)
+
+
+def _cube(center: Tensor, half: float, contract: bool) -> Space:
+    x, y, z = center.tolist()
+    return Space((x, y, z), half, contract)
 
 
 class SceneModel(nn.Module):
@@ -111,18 +119,27 @@ class SceneModel(nn.Module):
         generator: draws the initial weights.
     """
 
+    annealed: Tensor
+    sheen: Tensor
+
     def __init__(
         self, config: ModelConfig, geometry: Geometry, ops: Ops | None = None, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
         self.config, self.geometry, self.ops = config, geometry, ops or load("reference")
-        space, times = geometry.space, torch.tensor(geometry.times)
+        hierarchical = isinstance(config.sampling, HierarchicalConfig)
+        space, times = geometry.box if hierarchical else geometry.space, torch.tensor(geometry.times)
         self.warp: Warp | None = None
+        # Where the schedules stand: an unfinished run must be shown as it was trained. The bands that the warp has, and the
+        # share of colour's dependence on direction and photo that is let in.
+        self.register_buffer("annealed", torch.tensor(float(self.bands)))
+        self.register_buffer("sheen", torch.ones(()))
         if config.warp is not None:
-            self.warp = Warp(config.warp, geometry.subject, self.ops, generator)
+            self.warp = Warp(config.warp, space, self.ops, generator)
             self.warp_codes = Codes(times, config.warp.code, generator, config.warp.start)
         self.appearance_codes = Codes(times, config.appearance, generator) if config.appearance else None
         self.field: NerfField | HashField = build_field(config.field, space, config.appearance, self.ops, generator)
+        self.near_scale: float | None = None  # distance up to which samples' gradients are scaled down
         self.coarse: NerfField | HashField | None = None
         self.occupancy: OccupancyGrid | None = None
         match config.sampling:
@@ -132,6 +149,7 @@ class SceneModel(nn.Module):
                 plain = geometry.background is not None
                 self.step = 2 * math.sqrt(3) * space.half / steps if plain else cone * geometry.near
                 self.cone = 0.0 if plain else cone
+                self.near_scale = None if plain else space.half
                 self.occupancy = OccupancyGrid(occupancy, space, self.step, self.cone, geometry.reach)
 
     def codes(self, time: Float[Tensor, "r"]) -> tuple[Tensor | None, Tensor | None]:
@@ -142,20 +160,19 @@ class SceneModel(nn.Module):
     def to_canonical(
         self, x_world: Float[Tensor, "p 3"], code: Tensor | None, bands: float | None = None
     ) -> Float[Tensor, "p 3"]:
-        """Undo the photo's deformation. A rigid scene, or a code of None, is canonical as it is."""
-        return x_world if self.warp is None or code is None else self.warp(x_world, code, bands)
+        """Undo the photo's deformation. A rigid scene, or a code of None, is canonical as it is.
+
+        bands: frequency bands that the warp has; None: those that training had last.
+        """
+        if self.warp is None or code is None:
+            return x_world
+        return self.warp(x_world, code, float(self.annealed) if bands is None else bands)
+
+    def view(self, directions: Float[Tensor, "r 3"], appearance: Float[Tensor, "r a"] | None) -> Float[Tensor, "r v"]:
+        """What colour depends on beside the place, per ray, as far as training has let it in."""
+        return self.field.view(directions, appearance) * self.sheen
 
     @property
     def bands(self) -> int:
         """Frequency bands that the warp's annealing ends at."""
         return 0 if self.config.warp is None else self.config.warp.bands
-
-    @torch.no_grad()
-    def density_somewhen(
-        self, x_world: Float[Tensor, "p 3"], generator: torch.Generator, bands: float | None = None
-    ) -> Float[Tensor, "p"]:
-        """Density of each point at a random photo's instant: how occupancy gathers over all frames."""
-        code = None
-        if self.warp is not None:
-            code = self.warp_codes(torch.randint(len(self.warp_codes.times), (len(x_world),), generator=generator))
-        return self.field.density(self.to_canonical(x_world, code, bands))[0]

@@ -40,12 +40,12 @@ def clip(origins: Float[Tensor, "r 3"], directions: Float[Tensor, "r 3"], geomet
     """Near and far of each ray: the scene's, and where it has bounds also those of its cube (slab test)."""
     near = torch.full_like(origins[:, 0], geometry.near)
     far = torch.full_like(near, geometry.far)
-    if geometry.space.contract:
+    if geometry.box.contract:
         return near, far
-    center = torch.tensor(geometry.space.center, dtype=origins.dtype, device=origins.device)
+    center = torch.tensor(geometry.box.center, dtype=origins.dtype, device=origins.device)
     # A direction along a slab divides by the smallest number instead of 0: both crossings move to +-infinity.
     safe = torch.where(directions.abs() < 1e-12, torch.full_like(directions, 1e-12), directions)
-    a, b = (center - geometry.space.half - origins) / safe, (center + geometry.space.half - origins) / safe
+    a, b = (center - geometry.box.half - origins) / safe, (center + geometry.box.half - origins) / safe
     enter, leave = torch.minimum(a, b).amax(-1), torch.maximum(a, b).amin(-1)
     return torch.maximum(near, enter), torch.minimum(far, leave)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,9 @@ from PIL import Image
 from data.scene import Frame, Scene
 from nerf import checkpoint
 from nerf.config import ConfigError, TrainConfig
-from nerf.evaluate import evaluate
+from nerf.evaluate import evaluate, instant
 from nerf.files import write_atomically
 from nerf.metrics import psnr
-from nerf.paths import Rig
 from nerf.picture import render_image
 from nerf.trainer import Collapse, Trainer
 
@@ -78,7 +77,7 @@ class _Meter:
         self.weight = keep * self.weight + (1 - keep)
         self.rays += terms["rays"]
 
-    def progress(self, terms: dict[str, float], note: str = "", metrics: dict[str, Any] | None = None) -> Progress:
+    def progress(self, terms: dict[str, float], note: str = "") -> Progress:
         trainer, weight = self.trainer, max(self.weight, 1e-9)
         seconds, fraction = max(trainer.seconds, 1e-9), trainer.fraction
         left = (
@@ -88,7 +87,7 @@ class _Meter:
         )
         return Progress(
             trainer.step, fraction, trainer.seconds, self.loss / weight, -10 * math.log10(max(self.squared / weight, 1e-12)),
-            self.rays / max(seconds - self.began, 1e-9), trainer.visited / seconds, max(left, 0.0), terms, note, metrics,
+            self.rays / max(seconds - self.began, 1e-9), trainer.visited / seconds, max(left, 0.0), terms, note,
         )  # fmt: skip
 
 
@@ -110,23 +109,24 @@ def train(
         if resume and out is not None:
             checkpoint.restore(out, trainer)
         try:
-            yield from _steps(trainer, out, writer)
+            last = yield from _steps(trainer, out, writer)
         except Collapse as collapse:
             again = Trainer(dataclasses.replace(config, seed=config.seed + 1), scene)
             yield dataclasses.replace(
                 _Meter(again).progress({}), note=f"collapsed: {collapse}; starting again with seed {again.config.seed}"
             )
             trainer = again
-            yield from _steps(trainer, out, writer)
-        yield finish(trainer, out)
+            last = yield from _steps(trainer, out, writer)
+        yield dataclasses.replace(last, note="", metrics=finish(trainer, out))
     finally:
         if writer is not None:
             writer.close()
 
 
-def _steps(trainer: Trainer, out: Path | None, writer: Any) -> Iterator[Progress]:
-    """Steps until the run is done; whatever ends them early, the state after the last whole step is saved."""
+def _steps(trainer: Trainer, out: Path | None, writer: Any) -> Generator[Progress, None, Progress]:
+    """Steps until the run is done; returns where it then stands. Whatever ends them early, the last whole step is saved."""
     meter = _Meter(trainer)
+    progress = meter.progress({})
     saved = trainer.seconds
     previews = [share for share in PREVIEWS if share > trainer.fraction] if out is not None else []
     try:
@@ -152,11 +152,11 @@ def _steps(trainer: Trainer, out: Path | None, writer: Any) -> Iterator[Progress
         raise
     if out is not None:
         checkpoint.save(out, trainer)
+    return progress
 
 
-def finish(trainer: Trainer, out: Path | None) -> Progress:
-    """Held-out figures, written to metrics.json."""
-    meter = _Meter(trainer)
+def finish(trainer: Trainer, out: Path | None) -> dict[str, Any]:
+    """Held-out figures and what the run took, written to metrics.json."""
     model = trainer.model.eval()
     if out is not None:
         preview(trainer, out / "previews")
@@ -170,7 +170,7 @@ def finish(trainer: Trainer, out: Path | None) -> Progress:
     }  # fmt: skip
     if out is not None:
         write_atomically(out / "metrics.json", json.dumps(metrics, indent=2).encode())
-    return meter.progress({}, metrics=metrics)
+    return metrics
 
 
 def preview(trainer: Trainer, folder: Path) -> str:
@@ -179,7 +179,7 @@ def preview(trainer: Trainer, folder: Path) -> str:
     frames = trainer.scene.test or trainer.scene.train
     frame = frames[len(frames) // 2]
     photo, camera = _small(frame)
-    picture = render_image(trainer.model, camera, frame.time)
+    picture = render_image(trainer.model, camera, instant(trainer.model, trainer.scene, frame))
     pair = torch.cat([photo, picture.rgb], dim=1)
     path = folder / f"{trainer.step:06d}.png"
     Image.fromarray((pair * 255).round().to(torch.uint8).numpy()).save(path)
@@ -234,11 +234,6 @@ def prepare(out: Path, resume: bool) -> str:
         said = f"{out} held a run; it is now {aside}"
     out.mkdir(parents=True, exist_ok=True)
     return said
-
-
-def save_rig(out: Path, scene: Scene) -> None:
-    """Keep the cameras with the run, so that paths can be laid without the photos."""
-    Rig.of(scene).save(out)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from nerf.kernels.backends import load
 from nerf.model import Geometry, SceneModel
 from nerf.rays import Batch, PixelSampler, Rays, clip
 from nerf.samples import Samples
-from nerf.volume import Rendered, render_rays
+from nerf.volume import Rendered, render_rays, survey
 
 LONGEST = 16.0  # how much longer than their own length the march's steps may become
 
@@ -55,9 +55,10 @@ class Trainer:
         ]
         names = {id(p) for p in slow}
         fast = [p for p in self.model.parameters() if id(p) not in names]
-        groups: list[dict[str, Any]] = [{"params": fast, "base": chosen.rate}]
+        groups: list[dict[str, Any]] = [{"params": fast, "base": chosen.rate, "final": chosen.final}]
         if slow:
-            groups.append({"params": slow, "base": chosen.warp_rate})
+            betas = chosen.warp_beta1, chosen.beta2
+            groups.append({"params": slow, "base": chosen.warp_rate, "final": chosen.warp_final, "betas": betas})
         return torch.optim.Adam(groups, lr=chosen.rate, betas=(chosen.beta1, chosen.beta2), eps=chosen.eps, fused=True)
 
     @property
@@ -76,9 +77,9 @@ class Trainer:
         return start + (self.model.bands - start) * share
 
     def advance(self) -> dict[str, float]:
-        """One optimiser step. Returns its loss terms, train PSNR, and counts."""
+        """One optimiser step. Returns its loss terms, opacity and squared error, and counts."""
         began = time.perf_counter()
-        self._set_rates()
+        self._schedule()
         batch = self.sampler.sample(self.rays, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         totals: dict[str, float] = {}
@@ -100,11 +101,15 @@ class Trainer:
         self.seconds += time.perf_counter() - began
         return totals | {"visited": visited, "kept": kept, "rays": len(batch.rgb)}
 
-    def _set_rates(self) -> None:
-        chosen = self.config.optimizer
-        falling = max(self.fraction - chosen.hold, 0) / (1 - chosen.hold)
+    def _schedule(self) -> None:
+        """Learning rates, and what the model is let to use by now."""
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base"] * chosen.final**falling
+            group["lr"] = group["base"] * group["final"] ** self.fraction
+        if self.bands is not None:
+            self.model.annealed.fill_(self.bands)
+        if self.config.loss.plain is not None:
+            start, end = self.config.loss.plain
+            self.model.sheen.fill_(min(max((self.fraction - start) / (end - start), 0.0), 1.0))
 
     def _chunks(self, batch: Batch) -> list[Batch]:
         pieces = [tensor.split(self.config.chunk) for tensor in batch]
@@ -112,14 +117,11 @@ class Trainer:
 
     def _losses(self, batch: Batch) -> tuple[Rendered, dict[str, Tensor]]:
         model, weights = self.model, self.config.loss
-        near, far = clip(batch.origins, batch.directions, model.geometry)
-        warp = model.warp_codes(batch.instant) if model.warp is not None else None
-        appearance = model.appearance_codes(batch.instant) if model.appearance_codes is not None else None
-        rays = Rays(batch.origins, batch.directions, near, far, warp, appearance)
+        rays = self._rays(batch)
         behind = None
         if model.geometry.background is None and model.occupancy is not None:
             # Photos fill their frames: a background that is never the same leaves opacity 1 as the way out.
-            behind = torch.rand(len(near), 3, generator=self.generator)
+            behind = torch.rand(len(batch.rgb), 3, generator=self.generator)
         rendered = render_rays(model, rays, self.generator, self.bands, behind, self.coarsen, self._prune)
         terms = {"color": losses.photometric(rendered.out.rgb, batch.rgb)}
         if rendered.coarse is not None:
@@ -133,6 +135,13 @@ class Trainer:
             # Seldom but heavier: the same pull on the warp over time.
             terms |= {name: term * weights.warp_every for name, term in self._warp_losses(rays, rendered).items()}
         return rendered, terms
+
+    def _rays(self, batch: Batch) -> Rays:
+        model = self.model
+        near, far = clip(batch.origins, batch.directions, model.geometry)
+        warp = model.warp_codes(batch.instant) if model.warp is not None else None
+        appearance = model.appearance_codes(batch.instant) if model.appearance_codes is not None else None
+        return Rays(batch.origins, batch.directions, near, far, warp, appearance)
 
     def _warp_losses(self, rays: Rays, rendered: Rendered) -> dict[str, Tensor]:
         model, weights, terms = self.model, self.config.loss, {}
@@ -155,7 +164,7 @@ class Trainer:
                 torch.randint(len(model.warp_codes.times), (len(points),), generator=self.generator)
             )
             moved = model.warp(points, codes, self.bands)
-            half = model.geometry.subject.half
+            half = model.warp.space.half
             terms["background"] = weights.background * losses.background(moved / half, points / half)
         return terms
 
@@ -179,7 +188,7 @@ class Trainer:
 
     @property
     def _settled(self) -> bool:
-        return self.model.occupancy is not None and self.step >= self.model.occupancy.config.sweeps[0]
+        return self.model.occupancy is not None and self.step >= self.model.occupancy.config.settle
 
     @property
     def _prune(self) -> bool:
@@ -194,13 +203,13 @@ class Trainer:
         if grid is None:
             return
 
-        def density(x: Tensor) -> Tensor:
-            return self.model.density_somewhen(x, self.generator, self.bands)
-
-        if self.step in grid.config.sweeps:
-            grid.sweep(density, self.generator)
-        elif self.step % grid.config.every == 0 and self._settled:
-            grid.update(density, self.generator)
+        if self.step % grid.config.every == 0:
+            grid.fade()
+            if self._settled:
+                rays = self._rays(self.sampler.sample(grid.config.survey, self.generator))
+                with torch.no_grad():
+                    survey(self.model, rays, self.generator, self.bands)
+                grid.decide()
         if self.config.samples:
             # While rays are full of fog, longer steps buy more of them; as it clears, steps shrink to their own length.
             wish = 0.9 * self.coarsen + 0.1 * self.coarsen * kept / (self.rays * self.config.crowd)

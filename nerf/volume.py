@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from nerf.field import HashField, NerfField, NerfFieldConfig
+from nerf.field import HashField, NerfField
 from nerf.kernels.composite import Composited, ray_of_sample
 from nerf.model import HierarchicalConfig, MarchConfig, SceneModel
 from nerf.rays import Rays
 from nerf.samples import Samples, importance, lengths, pack, stratified
+
+SURVEY = 8.0  # how much longer than their own length a survey's steps are
 
 
 class Rendered(NamedTuple):
@@ -56,12 +58,30 @@ def shade(
     x_world = samples.points(rays.origins, rays.directions)
     x = model.to_canonical(x_world, gather(rays.warp, samples), bands)
     noise = None
-    if generator is not None and isinstance(field.config, NerfFieldConfig) and field.config.noise > 0:
-        noise = torch.randn(len(x), generator=generator)
+    if generator is not None and field.noise > 0:
+        noise = torch.randn(len(x), generator=generator) * field.noise
     density, features = field.density(x, noise)
-    view = field.view(rays.directions, rays.appearance).index_select(0, samples.ray)
-    out = model.ops.composite(density, field.color(features, view), samples.t, samples.dt, samples.offsets, background)
+    view = model.view(rays.directions, rays.appearance).index_select(0, samples.ray)
+    rgb = field.color(features, view)
+    if model.near_scale is not None:
+        density, rgb = _NearGradients.apply(density, rgb, (samples.t / model.near_scale).square().clamp(max=1.0))
+    out = model.ops.composite(density, rgb, samples.t, samples.dt, samples.offsets, background)
     return Shaded(out, x_world, density)
+
+
+class _NearGradients(torch.autograd.Function):
+    """The identity, whose gradients are scaled: near a camera its samples are dense, and would grow a fog before the lens
+    that no other camera contradicts (Philip & Deschaintre 2023, "Floaters No More", equation 6)."""
+
+    @staticmethod
+    def forward(ctx, density, rgb, scale):
+        ctx.save_for_backward(scale)
+        return density.view_as(density), rgb.view_as(rgb)
+
+    @staticmethod
+    def backward(ctx, density, rgb):
+        (scale,) = ctx.saved_tensors
+        return density * scale, rgb * scale[:, None], None
 
 
 def render_rays(
@@ -77,7 +97,7 @@ def render_rays(
 
     Args:
         generator: jitters the samples (training); None: deterministic.
-        bands: frequency bands that the warp has so far; None: all.
+        bands: frequency bands that the warp has so far; None: those that training had last.
         background: colour behind the rays; None: the scene's own, black where it has none.
         coarsen: lengthens the march's steps (while there is fog, to see more rays for the same work).
         prune: a first look without gradients drops the samples that are faint or that no light reaches.
@@ -102,28 +122,60 @@ def _marched(
 ) -> Rendered:
     config, grid = model.config.sampling, model.occupancy
     assert isinstance(config, MarchConfig) and grid is not None
-    jitter = None if generator is None else torch.rand(len(rays.near), generator=generator)
-    # Longer steps outrun the dilated grid's promise, so they do without it.
-    marched = model.ops.march(
-        rays.origins, rays.directions, rays.near, rays.far, grid.occupied, grid.config.resolution, grid.space,
-        model.step * coarsen, model.cone * coarsen, jitter, grid.dilated if coarsen == 1 else None,
-    )  # fmt: skip
-    ray = ray_of_sample(marched.offsets, len(marched.t))
-    samples = Samples(marched.t, marched.dt, marched.offsets, ray)
+    samples = march(model, rays, grid.occupied, coarsen, generator)
     visited = len(samples.t)
     if prune:
-        with torch.no_grad():
-            x_world = samples.points(rays.origins, rays.directions)
-            density, _ = model.field.density(model.to_canonical(x_world, gather(rays.warp, samples), bands))
-            reaching = model.ops.transmittance(density, samples.dt, samples.offsets) > config.stop
-            kept = samples.select(reaching & (density * samples.dt > config.faint))
+        look = look_along(model, rays, samples, bands)
         if generator is not None:
-            grid.observe(x_world, density)
-        samples = kept
+            grid.observe(look.x_world[look.lit], look.density[look.lit])
+        samples = samples.select(look.lit & (look.density * samples.dt > config.faint))
     shaded = shade(model, model.field, rays, samples, bands, background)
     if not prune and generator is not None:
         grid.observe(shaded.x_world, shaded.density)
     return Rendered(shaded.out, samples, None, visited, (samples, shaded.out.weights))
+
+
+def march(
+    model: SceneModel, rays: Rays, occupied: Tensor, coarsen: float, generator: torch.Generator | None = None
+) -> Samples:
+    """The samples of `rays` in occupied cells, steps `coarsen` times their own length; a generator jitters them."""
+    grid = model.occupancy
+    assert grid is not None
+    jitter = None if generator is None else torch.rand(len(rays.near), generator=generator)
+    # Longer steps outrun the dilated grid's promise, so they do without it.
+    dilated = grid.dilated if coarsen == 1 and occupied is grid.occupied else None
+    marched = model.ops.march(
+        rays.origins, rays.directions, rays.near, rays.far, occupied, grid.config.resolution, grid.space,
+        model.step * coarsen, model.cone * coarsen, jitter, dilated,
+    )  # fmt: skip
+    return Samples(marched.t, marched.dt, marched.offsets, ray_of_sample(marched.offsets, len(marched.t)))
+
+
+class Look(NamedTuple):
+    """Samples' points and densities, and whether light reaches them from the camera."""
+
+    x_world: Float[Tensor, "p 3"]
+    density: Float[Tensor, "p"]
+    lit: Bool[Tensor, "p"]
+
+
+@torch.no_grad()
+def look_along(model: SceneModel, rays: Rays, samples: Samples, bands: float | None) -> Look:
+    """Densities along rays, without gradients and colour."""
+    assert isinstance(model.config.sampling, MarchConfig)
+    x_world = samples.points(rays.origins, rays.directions)
+    density, _ = model.field.density(model.to_canonical(x_world, gather(rays.warp, samples), bands))
+    lit = model.ops.transmittance(density, samples.dt, samples.offsets) > model.config.sampling.stop
+    return Look(x_world, density, lit)
+
+
+def survey(model: SceneModel, rays: Rays, generator: torch.Generator, bands: float | None) -> None:
+    """Show the occupancy grid what lies along `rays`, in cells that it holds for empty as well."""
+    grid = model.occupancy
+    assert grid is not None
+    samples = march(model, rays, torch.ones_like(grid.occupied), SURVEY, generator)
+    look = look_along(model, rays, samples, bands)
+    grid.observe(look.x_world[look.lit], look.density[look.lit])
 
 
 def _hierarchical(

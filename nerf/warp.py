@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nerf.encoding import Frequency
-from nerf.kernels.backends import Ops
-from nerf.kernels.space import Space, to_unit
+from nerf.kernels.backends import Ops, load
+from nerf.kernels.space import Space
 from nerf.network import MLP
 
 
@@ -25,6 +25,8 @@ class WarpConfig:
         code: length of each photo's deformation code.
         start: how codes start. "random": uniform in +-0.05, as the paper's. "time": the positional encoding of their
             instant, so that a short run need not first learn to tell photos apart, and neighbours in time start alike.
+        fade: 0: everything may move, as in the paper. Otherwise only what is inside the scene's cube, and motion sets in
+            over this share of its half side behind the walls: the room around is spared the noise and the work.
     """
 
     kind: str = "se3"
@@ -34,6 +36,7 @@ class WarpConfig:
     bands: int = 8
     code: int = 8
     start: str = "random"
+    fade: float = 0.0
 
 
 def screw(x: Float[Tensor, "p 3"], r: Float[Tensor, "p 3"], v: Float[Tensor, "p 3"]) -> Float[Tensor, "p 3"]:
@@ -59,9 +62,8 @@ def screw(x: Float[Tensor, "p 3"], r: Float[Tensor, "p 3"], v: Float[Tensor, "p 
 class Warp(nn.Module):
     """x_world -> x_canonical for a photo's code: W(x, omega_i) (Nerfies, equations 2 and 3).
 
-    The network moves positions in units of the subject's cube (its middle at 0, its sides at +-1), so that frequency
-    bands and rotations mean the same in every scene. It sees them contracted into [-2, 2]^3, the identity inside
-    the cube, so that a far wall doesn't wind through the bands.
+    The network moves positions in units of the scene's cube (its middle at 0, its sides at +-1), so that frequency
+    bands and rotations mean the same in every scene.
     """
 
     center: Tensor
@@ -69,15 +71,15 @@ class Warp(nn.Module):
     def __init__(
         self,
         config: WarpConfig,
-        subject: Space,
+        space: Space,
         ops: Ops | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         if config.kind not in ("se3", "translation"):
             raise ValueError(f"WarpConfig.kind: expected 'se3' or 'translation', found {config.kind!r}")
-        self.config, self.subject = config, subject
-        self.register_buffer("center", torch.tensor(subject.center), persistent=False)
+        self.config, self.space = config, space
+        self.register_buffer("center", torch.tensor(space.center), persistent=False)
         self.encoding = Frequency(config.bands)
         skips = (config.skip,) if config.skip < config.depth else ()
         outputs = 6 if config.kind == "se3" else 3
@@ -91,11 +93,18 @@ class Warp(nn.Module):
         self, x_world: Float[Tensor, "p 3"], code: Float[Tensor, "p k"], bands: float | None = None
     ) -> Float[Tensor, "p 3"]:
         """Warp points; `bands` anneals the encoding from 0 to config.bands, None leaves it fully on."""
-        x = (x_world - self.center.to(x_world)) / self.subject.half
-        seen = to_unit(x_world, self.subject._replace(contract=True)) * 4 - 2
-        out = self.network(torch.cat([self.encoding(seen, bands), code], dim=-1))
-        moved = screw(x, out[:, :3], out[:, 3:]) if self.config.kind == "se3" else x + out
-        return x_world + (moved - x) * self.subject.half
+        y = (x_world - self.center.to(x_world)) / self.space.half
+        if not self.config.fade:
+            return x_world + self._motion(y, code, bands) * self.space.half
+        inside = (y.detach().abs().amax(-1) < 1).nonzero().squeeze(1)
+        y = y[inside]
+        share = ((1 - y.abs()) / self.config.fade).clamp(max=1).prod(-1, keepdim=True)
+        return x_world.index_add(0, inside, self._motion(y, code[inside], bands) * (share * self.space.half))
+
+    def _motion(self, y: Float[Tensor, "p 3"], code: Float[Tensor, "p k"], bands: float | None) -> Float[Tensor, "p 3"]:
+        """How far points move, in units of the cube's half side."""
+        out = self.network(torch.cat([self.encoding(y, bands), code], dim=-1))
+        return screw(y, out[:, :3], out[:, 3:]) - y if self.config.kind == "se3" else out
 
     def jacobian(
         self, x_world: Float[Tensor, "p 3"], code: Float[Tensor, "p k"], bands: float | None = None
@@ -103,9 +112,8 @@ class Warp(nn.Module):
         """dW/dx in forward mode: three directional derivatives in one pass, differentiable in the weights and codes."""
         tangents = torch.eye(3, dtype=x_world.dtype, device=x_world.device).repeat_interleave(len(x_world), 0)
         with reference_ops(self.network):
-            columns = torch.func.jvp(lambda x: self(x, code.repeat(3, 1), bands), (x_world.repeat(3, 1),), (tangents,))[
-                1
-            ]
+            moved = torch.func.jvp(lambda x: self(x, code.repeat(3, 1), bands), (x_world.repeat(3, 1),), (tangents,))
+        columns = moved[1]
         return columns.reshape(3, -1, 3).permute(1, 2, 0)
 
 
@@ -116,8 +124,6 @@ class reference_ops:
         self.network = network
 
     def __enter__(self) -> None:
-        from nerf.kernels.backends import load
-
         self.kept, self.network.ops = self.network.ops, load("reference")
 
     def __exit__(self, *_: object) -> None:

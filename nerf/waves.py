@@ -35,8 +35,7 @@ def render_waves(model: SceneModel, rays: Rays, background: Float[Tensor, "1 3"]
     """
     config, grid = model.config.sampling, model.occupancy
     assert isinstance(config, MarchConfig) and grid is not None
-    # Half of what training ended with: without its jitter, long steps would show as bands.
-    coarsen = max(1.0, float(grid.coarsen) / 2)
+    coarsen = float(grid.coarsen)
     marched = model.ops.march(
         rays.origins, rays.directions, rays.near, rays.far, grid.occupied, grid.config.resolution, grid.space,
         model.step * coarsen, model.cone * coarsen, None, grid.dilated if coarsen == 1 else None,
@@ -44,7 +43,7 @@ def render_waves(model: SceneModel, rays: Rays, background: Float[Tensor, "1 3"]
     count = len(rays.near)
     ray = ray_of_sample(marched.offsets, len(marched.t))
     place = torch.arange(len(ray)) - marched.offsets[ray]
-    view = model.field.view(rays.directions, rays.appearance)
+    view = model.view(rays.directions, rays.appearance)
     light, sums = torch.ones(count), torch.zeros(count, 5)
     for first in range(0, int(place.max()) + 1 if len(place) else 0, WAVE):
         due = ((place >= first) & (light[ray] > config.stop)).nonzero().squeeze(1)

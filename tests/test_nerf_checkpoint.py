@@ -27,7 +27,7 @@ WARP = WarpConfig(width=8, depth=2, skip=1, bands=2, code=3)
 HASH = HashFieldConfig(levels=2, features=2, log2_rows=8, base_resolution=4, finest_resolution=12, width=16)
 NERF = NerfFieldConfig(width=16, depth=3, skip=1, color_width=8, position_bands=2, direction_bands=1)
 # Sweeps and updates fall both before and after the save.
-MARCH = MarchConfig(steps=48, occupancy=OccupancyConfig(resolution=8, every=2, probes=64, sweeps=(2, 6, 7)))
+MARCH = MarchConfig(steps=48, occupancy=OccupancyConfig(resolution=8, every=2, survey=64, settle=2))
 MODELS = {
     "march": ModelConfig(HASH, MARCH),
     "march, moving": ModelConfig(HASH, MARCH, WARP, appearance=2),

@@ -27,7 +27,6 @@ def test_the_nerf_preset_is_mildenhall_2020():
     assert sampling.last == 1e10  # the authors' code
     assert adam.rate == 5e-4  # "a learning rate that begins at 5 x 10^-4"
     assert adam.rate * adam.final == pytest.approx(5e-5)  # "and decays exponentially to 5 x 10^-5"
-    assert adam.hold == 0
     assert adam.beta1 == 0.9  # "beta_1 = 0.9"
     assert adam.beta2 == 0.999  # "beta_2 = 0.999"
     assert adam.eps == 1e-7  # "epsilon = 10^-7"

@@ -97,12 +97,12 @@ def test_density_and_colour_are_those_of_figure_7():
 
 @pytest.mark.parametrize("activation", ["relu", "softplus"])
 def test_density_is_per_scene_unit_and_noise_comes_before_the_activation(activation):
-    config = NerfFieldConfig(width=8, depth=2, skip=1, color_width=4, density_activation=activation, noise=2.0)
+    config = NerfFieldConfig(width=8, depth=2, skip=1, color_width=4, density_activation=activation)
     field = NerfField(config, SPACE, generator=generator())
     with torch.no_grad():
         field.density_head.weights[0].zero_()
         field.density_head.biases[0].fill_(0.75)
-    noise = torch.tensor([0.0, 1.0, -1.0])
+    noise = torch.tensor([0.0, 2.0, -2.0])
     raw = [0.75, 2.75, -1.25]
     expected = [max(v, 0) if activation == "relu" else math.log1p(math.exp(v)) for v in raw]
     density, _ = field.density(points(3), noise)

@@ -81,23 +81,26 @@ def test_codes_at_a_photos_instant_are_its_own():
     torch.testing.assert_close(warp[3], model.warp_codes.table[:2].mean(0))
 
 
-def test_density_somewhen_is_that_of_some_photos_instant():
+def test_photographs_are_laid_out_around_what_the_cameras_look_at():
+    world = scene(5, background=None, box=torch.tensor([[-9.0, -8.0, -7.0], [9.0, 6.0, 7.0]]))
+    found = Geometry.of(world)
+    away = sorted(math.dist(f.camera.pose[:, 3].tolist(), (0, 0, 0)) for f in world.train)
+    assert found.space.center == pytest.approx((0, 0, 0), abs=1e-5) and found.space.contract
+    assert found.space.half == pytest.approx(away[2], rel=1e-5)
+    assert found.box == ((0, -1, 0), 9, False)
+    marched = SceneModel(ModelConfig(HASH, MARCH, WARP), found)
+    papers = SceneModel(ModelConfig(NERF, HierarchicalConfig(4, 8), WARP), found)
+    assert marched.field.space == marched.warp.space == found.space
+    assert papers.field.space == papers.coarse.space == papers.warp.space == found.box
+
+
+def test_what_colour_depends_on_is_let_in_by_degrees():
     model = build()
-    with torch.no_grad():
-        model.field.grid.table.mul_(1e4)
-        model.warp.network.weights[-1].mul_(2e3)
-        model.warp_codes.table.mul_(30)
-    x = torch.rand(40, 3, generator=generator()) * 2 - 1
-    at = []
-    for code in model.warp_codes.table:
-        at.append(model.field.density(model.warp(x, code.expand(40, 3)))[0])
-    at = torch.stack(at)
-    found = torch.stack([model.density_somewhen(x, generator(s)) for s in range(30)])
-    distance = (found[:, None] - at).abs() / at
-    assert distance.min(1).values.max() < 1e-4
-    choice = distance.argmin(1)
-    assert [(choice == k).float().mean().item() for k in range(3)] == pytest.approx([1 / 3] * 3, abs=0.06)
-    assert not found.requires_grad
+    d, code = torch.nn.functional.normalize(torch.randn(6, 3, generator=generator()), dim=1), torch.ones(6, 2)
+    full = model.field.view(d, code)
+    assert full.abs().max() > 0.5 and torch.equal(model.view(d, code), full)
+    model.sheen.fill_(0.25)
+    torch.testing.assert_close(model.view(d, code), full / 4)
 
 
 def test_the_generator_decides_every_weight():

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from nerf.kernels.space import Space, to_unit
+from nerf.kernels.space import Space
 from nerf.occupancy import OccupancyConfig, OccupancyGrid
 
 SPACE = Space((0.5, 0.0, -0.5), 2.0, False)
@@ -47,84 +47,41 @@ def test_what_is_observed_raises_its_cell():
     assert grid.values.tolist() == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_sweep_asks_every_cell_inside_it_and_forgets():
-    grid = build(space=SPACE._replace(contract=True))
-    asked = []
-
-    def density(x):
-        asked.append(x)
-        return (x[:, 0] > 0.5).float() * 3
-
-    grid.sweep(density, generator())
-    x = torch.cat(asked)
-    cells = (to_unit(x, grid.space) * 8).floor().long()
-    assert (cells[:, 0] + 8 * cells[:, 1] + 64 * cells[:, 2]).tolist() == list(range(512))
-    assert grid.values.tolist() == pytest.approx((0.3 * (x[:, 0] > 0.5)).tolist())
-    assert grid.occupied.tolist() == (x[:, 0] > 0.5).tolist() and grid.share == 0.5
+def settled(values: list[float], n: int, **more) -> OccupancyGrid:
+    grid = build(n, **more)
+    grid.values.copy_(torch.tensor(values))
+    grid.decide()
+    return grid
 
 
-def test_probes_are_anywhere_in_their_cells():
-    grid = build(n=2)
-    x = torch.cat([grid.centers(torch.arange(8), generator(s)) for s in range(400)])
-    within = (to_unit(x, SPACE) * 2) % 1
-    assert within.min() < 0.01 and within.max() > 0.99
-    assert within.mean(0).tolist() == pytest.approx([0.5] * 3, abs=0.02)
-    middles = (to_unit(grid.centers(torch.arange(8)), SPACE) * 2) % 1
-    assert middles.flatten().tolist() == pytest.approx([0.5] * 24)
-
-
-def test_values_fade_and_are_asked_again():
-    grid = build(probes=64)
-    grid.values.copy_(torch.linspace(0, 1, 512))
-    asked, answers = [], []
-
-    def density(x):
-        asked.append(x)
-        answers.append(torch.rand(len(x), generator=generator(5)) * 8)
-        return answers[-1]
-
-    grid.update(density, generator(3))
-    expected = [v * 0.95 for v in torch.linspace(0, 1, 512).tolist()]
-    for point, sigma in zip(torch.cat(asked).tolist(), torch.cat(answers).tolist()):
-        cell = cell_slowly(point, 8)
-        expected[cell] = max(expected[cell], sigma * STEP)
-    assert len(torch.cat(asked)) == 64
-    assert grid.values.tolist() == pytest.approx(expected, rel=1e-6)
-    assert grid.occupied.tolist() == [v > 0.01 for v in expected]
-
-
-def test_a_cell_that_is_asked_twice_keeps_its_largest_answer():
-    grid = build(n=2, probes=4096)  # 512 probes a cell
-    answers = {}
-
-    def density(x):
-        sigma = torch.rand(len(x), generator=generator(7))
-        for point, value in zip(x.tolist(), sigma.tolist()):
-            cell = cell_slowly(point, 2)
-            answers[cell] = max(answers.get(cell, 0.0), value * STEP)
-        return sigma
-
-    grid.values.zero_()
-    grid.update(density, generator(1))
-    assert grid.values.tolist() == pytest.approx([answers[cell] for cell in range(8)], rel=1e-6)
+def test_values_above_the_threshold_are_occupied():
+    values = torch.linspace(0, 1, 512).tolist()
+    assert settled(values, 8, grow=0).occupied.tolist() == [v > 0.01 for v in values]
 
 
 def test_an_unseen_cell_empties_after_its_half_life():
-    grid, updates = build(n=4, probes=1), 0
-    grid.values.zero_()
+    grid, fadings = build(n=4, grow=0), 0
     grid.values[21] = 1.0
-    grid.values[42] = 100.0  # holds the mean above the threshold
+    grid.values[42] = 1e6  # holds the mean above the threshold
     while grid.occupied[21]:
-        grid.update(lambda x: torch.zeros(len(x)), generator(updates))
-        updates += 1
-    assert updates == math.ceil(math.log(0.01) / math.log(0.95))
+        grid.fade()
+        grid.decide()
+        fadings += 1
+    assert fadings == math.ceil(math.log(0.01) / math.log(0.9))
+    assert grid.values[42] == pytest.approx(1e6 * 0.9**fadings)
 
 
 def test_in_thin_fog_the_mean_is_the_threshold():
-    grid = build(n=4)
-    thin = torch.rand(64, generator=generator(2)) * 1e-3 / STEP
-    grid.sweep(lambda x: thin, generator())
-    assert grid.occupied.tolist() == [v > float(thin.mean()) for v in thin.tolist()]
+    thin = (torch.rand(64, generator=generator(2)) * 1e-3).tolist()
+    assert settled(thin, 4, grow=0).occupied.tolist() == [v > sum(thin) / 64 for v in thin]
+
+
+@pytest.mark.parametrize("grow", [0, 1, 2])
+def test_an_occupied_cell_brings_its_neighbours(grow):
+    grid = settled([1.0 if cell == 7 + 8 * (4 + 8 * 1) else 0.0 for cell in range(512)], 8, grow=grow)
+    for cell in range(512):
+        x, y, z = cell % 8, cell // 8 % 8, cell // 64
+        assert grid.occupied[cell] == (max(abs(x - 7), abs(y - 4), abs(z - 1)) <= grow)
 
 
 def test_where_steps_grow_thickness_is_that_of_a_step_halfway():
@@ -139,10 +96,12 @@ def test_where_steps_grow_thickness_is_that_of_a_step_halfway():
 def test_the_dilated_grid_covers_every_neighbour(cells):
     n = 12
     # The half block is 4 steps long: `cells` of the grid's 2 * half / n.
-    grid = OccupancyGrid(OccupancyConfig(resolution=n), SPACE, (cells - 0.5) * (2 * SPACE.half / n) / 4, 0.0, 5.0)
+    config = OccupancyConfig(resolution=n, grow=0)
+    grid = OccupancyGrid(config, SPACE, (cells - 0.5) * (2 * SPACE.half / n) / 4, 0.0, 5.0)
     assert grid.grow == cells
     scattered = torch.rand(n**3, generator=generator(cells)) < 0.01
-    grid.sweep(lambda x: scattered.float() * 100, generator())
+    grid.values.copy_(scattered.float())
+    grid.decide()
     assert torch.equal(grid.occupied, scattered)
     near = torch.zeros(n, n, n, dtype=torch.bool)
     for k, j, i in scattered.view(n, n, n).nonzero().tolist():
@@ -154,8 +113,7 @@ def test_the_dilated_grid_covers_every_neighbour(cells):
 
 
 def test_the_grid_travels_with_the_model():
-    grid, other = build(n=4), build(n=4)
-    grid.sweep(lambda x: (x[:, 1] > 0).float(), generator())
+    grid, other = settled([1.0] * 32 + [0.0] * 32, 4, grow=0), build(n=4)
     other.load_state_dict(grid.state_dict())
     assert torch.equal(other.occupied, grid.occupied) and torch.equal(other.dilated, grid.dilated)
     assert torch.equal(other.values, grid.values) and grid.share == 0.5

@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from data.scene import load_scene
-from nerf.config import HashFieldConfig, MarchConfig, ModelConfig, NerfFieldConfig, TrainConfig, preset
-from nerf.model import HierarchicalConfig
+from nerf import checkpoint
+from nerf.config import TrainConfig, preset
+from nerf.field import HashFieldConfig, NerfFieldConfig
+from nerf.model import HierarchicalConfig, MarchConfig, ModelConfig
 from nerf.occupancy import OccupancyConfig
 from nerf.train import train
 from nerf.trainer import Collapse, Trainer
@@ -44,7 +46,7 @@ def small(config: TrainConfig, **changes) -> TrainConfig:
     match model.field:
         case HashFieldConfig():
             field = dataclasses.replace(model.field, log2_rows=12, finest_resolution=64)
-            sampling = MarchConfig(steps=64, occupancy=OccupancyConfig(resolution=16, sweeps=(4, 8)))
+            sampling = MarchConfig(steps=64, occupancy=OccupancyConfig(resolution=16, settle=4))
         case NerfFieldConfig():
             field = dataclasses.replace(model.field, width=32)
             sampling = HierarchicalConfig(coarse=8, fine=8)
@@ -100,6 +102,43 @@ def test_training_learns_the_ball(still):
     # White everywhere gives the baseline; a third of its squared error left would be 4.8 dB more.
     white = np.mean([-10 * np.log10(((f.image.float() / 255 - 1) ** 2).mean()) for f in scene.test])
     assert last.metrics["psnr"] > white + 8
+    # The last Progress is the last step's, with the metrics: the figures of training stay what they were.
+    assert last.step == 250 and white < last.psnr < 40 and last.rays_per_second > 0
+
+
+def test_an_unfinished_run_is_shown_with_the_bands_that_it_has(moving, tmp_path):
+    scene = load_scene(moving)
+    config = small(preset("nerfies", True, False), steps=40)
+    trainer = Trainer(config, scene)
+    for _ in range(5):
+        trainer.advance()
+    # 8 bands come in over 0.8 of 40 steps: before the fifth step 4 were done.
+    assert float(trainer.model.annealed) == pytest.approx(8 * 4 / 32)
+    x, code = torch.rand(20, 3), torch.rand(20, 8)
+    with torch.no_grad():
+        trainer.model.warp.network.weights[-1].normal_()
+        shown, trained = trainer.model.to_canonical(x, code), trainer.model.warp(x, code, 1.0)
+        assert torch.equal(shown, trained) and not torch.allclose(shown, trainer.model.warp(x, code, 8.0))
+    checkpoint.save(tmp_path, trainer)
+    assert float(checkpoint.load_model(tmp_path, "reference")[0].annealed) == pytest.approx(1.0)
+
+
+def test_rates_fall_and_sheen_comes_in_as_the_config_says(moving):
+    config = small(preset("instant", True, False), steps=10, rays=32)
+    chosen, (start, end) = config.optimizer, config.loss.plain
+    trainer = Trainer(config, load_scene(moving))
+    field, slow = trainer.optimizer.param_groups
+    assert field["betas"] == (chosen.beta1, chosen.beta2) and slow["betas"] == (chosen.warp_beta1, chosen.beta2)
+    seen = []
+    for step in range(10):
+        trainer.advance()
+        assert field["lr"] == pytest.approx(chosen.rate * chosen.final ** (step / 10))
+        assert slow["lr"] == pytest.approx(chosen.warp_rate * chosen.warp_final ** (step / 10))
+        seen.append(float(trainer.model.sheen))
+    assert seen == pytest.approx([min(max((s / 10 - start) / (end - start), 0), 1) for s in range(10)], abs=1e-6)
+    assert seen[0] == 0 and 0 < seen[7] < 1 and seen[9] == 1
+    slow_ones = {id(p) for p in slow["params"]}
+    assert slow_ones == {id(p) for n, p in trainer.model.named_parameters() if "warp" in n or "appearance" in n}
 
 
 def test_a_collapse_restarts_once_from_another_seed(still, monkeypatch):
@@ -166,6 +205,11 @@ def test_the_whole_command_line(moving, tmp_path):
     more = run("nerf.train", "--scene", str(moving), "--steps", "35", "--out", str(out), "--resume", "--no-video")
     assert more.returncode == 0, more.stderr
     assert json.loads((out / "metrics.json").read_text())["steps"] == 35
+
+    other = run("nerf.train", "--scene", str(moving), "--out", str(out), "--resume", "--seed", "3")
+    assert other.returncode == 2 and "--seed with --resume: expected 0" in other.stderr
+    other = run("nerf.train", "--scene", str(moving), "--out", str(out), "--resume", "--no-warp")
+    assert other.returncode == 2 and "has a warp" in other.stderr
 
     rigid = run("nerf.train", "--scene", str(moving), "--steps", "3", "--out", str(out), "--no-warp", "--no-video")
     assert rigid.returncode == 0 and "run.old1" in rigid.stdout

@@ -12,7 +12,8 @@ from nerf.kernels.space import Space
 from nerf.model import Geometry, HierarchicalConfig, MarchConfig, ModelConfig, SceneModel
 from nerf.occupancy import OccupancyConfig
 from nerf.rays import Rays, clip
-from nerf.volume import render_rays
+from nerf.samples import Samples
+from nerf.volume import render_rays, shade, survey
 from nerf.warp import WarpConfig
 
 SIGMA, RADIUS = 1.7, 0.6
@@ -194,9 +195,10 @@ def test_an_occupancy_grid_that_knows_the_ball_changes_nothing():
     model = build()
     rays = make_rays(model)
     full = render_rays(model, rays)
-    model.occupancy.sweep(
-        lambda x: (x.norm(dim=-1) < RADIUS + 0.11).float() * SIGMA / 0.0034, torch.Generator().manual_seed(0)
-    )
+    n = model.occupancy.config.resolution
+    middles = torch.cartesian_prod(*[(torch.arange(n) + 0.5) / n * 2 - 1] * 3)  # the ball is the same in z y x
+    model.occupancy.values.copy_(middles.norm(dim=-1) < RADIUS)
+    model.occupancy.decide()  # grows by a cell, which covers the corners of cells at the ball's border
     assert model.occupancy.share < 0.3
     quick = render_rays(model, rays)
     torch.testing.assert_close(quick.out.rgb, full.out.rgb, atol=1e-6, rtol=0)
@@ -257,4 +259,47 @@ def test_density_noise_is_drawn_in_training_alone():
     assert seen == [None, None]
     render_rays(model, rays, torch.Generator().manual_seed(0))
     assert [len(n) for n in seen[2:]] == [800, 1600]
-    assert seen[3].std().item() == pytest.approx(1, abs=0.1)
+    assert seen[3].std().item() == pytest.approx(5, rel=0.1)
+
+
+def test_a_survey_shows_the_grid_what_light_reaches_and_no_more():
+    """Behind a dense ball's near side, and off every ray, a grid that was emptied stays empty."""
+    model, eye = build(sigma=1e4), torch.tensor([[0.0, 0.0, 2.0]])
+    grid = model.occupancy
+    grid.occupied.zero_()
+    down = torch.tensor([[0.0, 0.0, -1.0]])
+    rays = Rays(eye, down, *clip(eye, down, model.geometry))
+    survey(model, rays, torch.Generator().manual_seed(0), None)
+    n = grid.config.resolution
+    seen = grid.values.view(n, n, n).nonzero()  # z y x
+    assert len(seen) and (seen[:, 1:] == n // 2).all()
+    z = (seen[:, 0] + 0.5) / n * 2 - 1
+    # The first sample inside the ball is the last that light reaches: one survey step of 8 and a cell deep at most.
+    assert (z > RADIUS - 8 * model.step - 2 / n).all() and (z < RADIUS + 2 / n).all()
+
+
+@pytest.mark.parametrize("contract", [True, False])
+def test_near_a_camera_gradients_are_scaled_and_pictures_are_not(contract):
+    """In photographs the gradient of a sample at t < the cube's half side is (t / half)^2 of what it would be."""
+    found = []
+    for scale in (None, 0.8):
+        model = build(background=None, contract=contract)
+        assert model.near_scale == 1.0  # the half side of `build`'s cube
+        assert build().near_scale is None
+        model.near_scale = scale
+        density = torch.linspace(0.1, 2, 40).requires_grad_()
+        model.field.density = lambda x, noise=None: (density[: len(x)], x)  # noqa: B023
+        samples = Samples(
+            torch.linspace(0.1, 1.5, 40),
+            torch.full((40,), 0.03),
+            torch.tensor([0, 40]),
+            torch.zeros(40, dtype=torch.int64),
+        )
+        rays = Rays(*(torch.tensor([v]) for v in ([0.0, 0.0, 2.0], [0.0, 0.0, -1.0])), torch.zeros(1), torch.ones(1))
+        out = shade(model, model.field, rays, samples, None, None).out
+        out.rgb.sum().backward()
+        found.append((out.rgb.detach(), density.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    expected = torch.tensor([min(t / 0.8, 1.0) ** 2 for t in torch.linspace(0.1, 1.5, 40).tolist()])
+    torch.testing.assert_close(found[1][1], found[0][1] * expected)
+    assert expected.min() < 0.02 and found[0][1].abs().min() > 0

@@ -94,13 +94,22 @@ def test_a_warp_moves_as_its_network_says():
     warp = build().double()
     x, code = inputs()
     local = (x - torch.tensor(CENTER)) / HALF
-    norm = local.abs().max(1, keepdim=True).values
-    seen = torch.where(norm <= 1, local, (2 - 1 / norm) * local / norm)  # mip-NeRF 360's contraction, cubic
-    wave = [seen] + [f(2**k * math.pi * seen) for k in range(3) for f in (torch.sin, torch.cos)]
+    wave = [local] + [f(2**k * math.pi * local) for k in range(3) for f in (torch.sin, torch.cos)]
     twist = warp.network(torch.cat([*wave, code], 1)).detach().numpy()
     expected = [screw_by_exponential(p, t[:3], t[3:]) for p, t in zip(local.numpy(), twist)]
     torch.testing.assert_close(warp(x, code), torch.from_numpy(np.stack(expected)) * HALF + torch.tensor(CENTER))
     assert (warp(x, code) - x).abs().max() > 0.1
+
+
+def test_with_a_fade_motion_sets_in_behind_the_walls_of_the_cube():
+    free, walled = build().double(), build(fade=0.25).double()
+    local = torch.rand(400, 3, generator=generator(4), dtype=torch.float64) * 2.4 - 1.2
+    x, code = local * HALF + torch.tensor(CENTER), inputs(400)[1]
+    shares = [math.prod(min(max(0.0, 1 - abs(v)) / 0.25, 1.0) for v in row) for row in local.tolist()]
+    assert 0.0 in shares and 1.0 in shares and any(0 < share < 1 for share in shares)
+    expected = x + (free(x, code) - x) * torch.tensor(shares, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(walled(x, code), expected)
+    assert torch.equal(walled(x, code)[torch.tensor(shares) == 0], x[torch.tensor(shares) == 0])
 
 
 def test_a_translation_adds_what_its_network_says():
@@ -127,8 +136,9 @@ def test_without_bands_a_warp_sees_only_the_position():
 
 @pytest.mark.parametrize("kind", ["se3", "translation"])
 @pytest.mark.parametrize("bands", [None, 1.5])
-def test_the_jacobian_is_autograds_and_that_of_differences(kind, bands):
-    warp = build(kind).double()
+@pytest.mark.parametrize("fade", [0.0, 0.25])
+def test_the_jacobian_is_autograds_and_that_of_differences(kind, bands, fade):
+    warp = build(kind, fade=fade).double()
     x, code = inputs()
     found = warp.jacobian(x, code, bands)
     for i in range(len(x)):
