@@ -131,7 +131,8 @@ def _marched(
         samples = samples.select(look.lit & (look.density * samples.dt > config.faint))
     shaded = shade(model, model.field, rays, samples, bands, background)
     if not prune and generator is not None:
-        grid.observe(shaded.x_world, shaded.density)
+        lit = _lit(model, shaded.density, samples)
+        grid.observe(shaded.x_world[lit], shaded.density[lit])
     return Rendered(shaded.out, samples, None, visited, (samples, shaded.out.weights))
 
 
@@ -162,11 +163,14 @@ class Look(NamedTuple):
 @torch.no_grad()
 def look_along(model: SceneModel, rays: Rays, samples: Samples, bands: float | None) -> Look:
     """Densities along rays, without gradients and colour."""
-    assert isinstance(model.config.sampling, MarchConfig)
     x_world = samples.points(rays.origins, rays.directions)
     density, _ = model.field.density(model.to_canonical(x_world, gather(rays.warp, samples), bands))
-    lit = model.ops.transmittance(density, samples.dt, samples.offsets) > model.config.sampling.stop
-    return Look(x_world, density, lit)
+    return Look(x_world, density, _lit(model, density, samples))
+
+
+def _lit(model: SceneModel, density: Tensor, samples: Samples) -> Bool[Tensor, "p"]:
+    assert isinstance(model.config.sampling, MarchConfig)
+    return model.ops.transmittance(density.detach(), samples.dt, samples.offsets) > model.config.sampling.stop
 
 
 def survey(model: SceneModel, rays: Rays, generator: torch.Generator, bands: float | None) -> None:

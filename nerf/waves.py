@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nerf.kernels.composite import ray_of_sample
 from nerf.model import MarchConfig, SceneModel
 from nerf.rays import Rays
 from nerf.samples import Samples, offsets_of
-from nerf.volume import gather
+from nerf.volume import gather, march
 
 WAVE = 24  # samples that every ray still under way is given at once
 FAINT = 1e-4  # share of a ray below which a sample's colour isn't asked for
@@ -35,14 +34,8 @@ def render_waves(model: SceneModel, rays: Rays, background: Float[Tensor, "1 3"]
     """
     config, grid = model.config.sampling, model.occupancy
     assert isinstance(config, MarchConfig) and grid is not None
-    coarsen = float(grid.coarsen)
-    marched = model.ops.march(
-        rays.origins, rays.directions, rays.near, rays.far, grid.occupied, grid.config.resolution, grid.space,
-        model.step * coarsen, model.cone * coarsen, None, grid.dilated if coarsen == 1 else None,
-    )  # fmt: skip
-    count = len(rays.near)
-    ray = ray_of_sample(marched.offsets, len(marched.t))
-    place = torch.arange(len(ray)) - marched.offsets[ray]
+    t, dt, offsets, ray = march(model, rays, grid.occupied, float(grid.coarsen))
+    count, place = len(rays.near), torch.arange(len(ray)) - offsets[ray]
     view = model.view(rays.directions, rays.appearance)
     light, sums = torch.ones(count), torch.zeros(count, 5)
     for first in range(0, int(place.max()) + 1 if len(place) else 0, WAVE):
@@ -50,7 +43,7 @@ def render_waves(model: SceneModel, rays: Rays, background: Float[Tensor, "1 3"]
         if not len(due):
             break
         now = due[place[due] < first + WAVE]
-        samples = Samples(marched.t[now], marched.dt[now], offsets_of(ray[now], count), ray[now])
+        samples = Samples(t[now], dt[now], offsets_of(ray[now], count), ray[now])
         x = model.to_canonical(samples.points(rays.origins, rays.directions), gather(rays.warp, samples))
         density, features = model.field.density(x)
         thickness = density * samples.dt
@@ -61,7 +54,7 @@ def render_waves(model: SceneModel, rays: Rays, background: Float[Tensor, "1 3"]
         share = weights[seen, None]
         rgb = model.field.color(features[seen], view.index_select(0, samples.ray[seen]))
         sums.index_add_(0, samples.ray[seen], torch.cat([rgb * share, samples.t[seen, None] * share, share], dim=1))
-        ray, place, marched = ray[due], place[due], marched._replace(t=marched.t[due], dt=marched.dt[due])
+        t, dt, ray, place = t[due], dt[due], ray[due], place[due]
     colour, depth, opacity = sums[:, :3], sums[:, 3], sums[:, 4]
     if background is not None:
         colour = colour + (1 - opacity)[:, None] * background
