@@ -27,6 +27,7 @@ class OptimizerConfig:
         warp_rate, warp_final: the same of the warp network and all latent codes.
         beta1, beta2, eps: Adam's.
         warp_beta1: beta1 of the warp network and the codes.
+        warmup: steps over which the rates rise from nothing.
     """
 
     rate: float = 2e-2
@@ -35,6 +36,7 @@ class OptimizerConfig:
     warp_final: float = 0.03
     beta1: float = 0.9
     warp_beta1: float = 0.9
+    warmup: int = 0
     beta2: float = 0.99
     eps: float = 1e-15
 
@@ -123,7 +125,11 @@ def _instant(moving: bool, background: bool) -> TrainConfig:
     # Before a plain background the picture itself says where nothing is; in a photo fog is a solution, so there is little
     # of it at first, and it costs.
     field = HashFieldConfig(density_bias=0.0 if background else -1.5)
-    config = TrainConfig("", model=ModelConfig(field), loss=LossConfig(distortion=0.0 if background else 0.01))
+    config = TrainConfig(
+        "", model=ModelConfig(field), loss=LossConfig(distortion=0.0 if background else 0.01),
+        # Dark photos lost their colour for good where the first steps were taken at the full rate.
+        optimizer=OptimizerConfig(warmup=100),
+    )  # fmt: skip
     if not moving:
         return config
     fade = 0.0 if background else 0.25
@@ -134,7 +140,7 @@ def _instant(moving: bool, background: bool) -> TrainConfig:
             appearance=4,
         ),
         # Each photo pulls its own part of the warp with a few rays a step: the mean of many steps says where to.
-        optimizer=OptimizerConfig(warp_rate=2e-3, warp_final=0.3, warp_beta1=0.97),
+        optimizer=replace(config.optimizer, warp_rate=2e-3, warp_final=0.3, warp_beta1=0.97),
         # A colour that may depend on the camera explains a moving person as a still one with a strange sheen, and the warp
         # then has nothing left to explain.
         loss=replace(

@@ -103,8 +103,9 @@ class Trainer:
 
     def _schedule(self) -> None:
         """Learning rates, and what the model is let to use by now."""
+        warmth = min((self.step + 1) / max(self.config.optimizer.warmup, 1), 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base"] * group["final"] ** self.fraction
+            group["lr"] = group["base"] * group["final"] ** self.fraction * warmth
         if self.bands is not None:
             self.model.annealed.fill_(self.bands)
         if self.config.loss.plain is not None:

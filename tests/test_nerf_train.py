@@ -125,6 +125,7 @@ def test_an_unfinished_run_is_shown_with_the_bands_that_it_has(moving, tmp_path)
 
 def test_rates_fall_and_sheen_comes_in_as_the_config_says(moving):
     config = small(preset("instant", True, False), steps=10, rays=32)
+    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, warmup=4))
     chosen, (start, end) = config.optimizer, config.loss.plain
     trainer = Trainer(config, load_scene(moving))
     field, slow = trainer.optimizer.param_groups
@@ -132,8 +133,9 @@ def test_rates_fall_and_sheen_comes_in_as_the_config_says(moving):
     seen = []
     for step in range(10):
         trainer.advance()
-        assert field["lr"] == pytest.approx(chosen.rate * chosen.final ** (step / 10))
-        assert slow["lr"] == pytest.approx(chosen.warp_rate * chosen.warp_final ** (step / 10))
+        warmth = [0.25, 0.5, 0.75][step] if step < 3 else 1
+        assert field["lr"] == pytest.approx(chosen.rate * chosen.final ** (step / 10) * warmth)
+        assert slow["lr"] == pytest.approx(chosen.warp_rate * chosen.warp_final ** (step / 10) * warmth)
         seen.append(float(trainer.model.sheen))
     assert seen == pytest.approx([min(max((s / 10 - start) / (end - start), 0), 1) for s in range(10)], abs=1e-6)
     assert seen[0] == 0 and 0 < seen[7] < 1 and seen[9] == 1
