@@ -93,8 +93,3 @@ class OccupancyGrid(nn.Module):
             kernel[axis] = 2 * by + 1
             grown = nn.functional.max_pool3d(grown, kernel, stride=1, padding=[k // 2 for k in kernel])
         return grown.view(-1) > 0
-
-    @property
-    def share(self) -> float:
-        """Share of the cells that are occupied."""
-        return float(self.occupied.float().mean())

@@ -12,6 +12,10 @@ from nerf.kernels.hash_encode import GridGeometry
 
 SIZES = (0, 1, 7, 63, 64, 65, 1000)
 CUDA = Path(__file__).parent.parent / "cuda"
+MARKS = [
+    pytest.mark.skipif(bool(cpu.why_not()), reason=f"backend cpu: {cpu.why_not()}"),
+    pytest.mark.usefixtures("seed"),
+]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from nerf.kernels.hash_encode import hash_encode as reference_hash_encode
 from nerf.kernels.mlp import ACTIVATIONS, activate
 from nerf.kernels.mlp import mlp as reference_mlp
 from tests.cpu_levels import (
+    MARKS,
     SIZES,
     error,
     levels,
@@ -24,10 +25,7 @@ from tests.cpu_levels import (
     worst,
 )
 
-pytestmark = [
-    pytest.mark.skipif(bool(cpu.why_not()), reason=f"backend cpu: {cpu.why_not()}"),
-    pytest.mark.usefixtures("seed"),
-]
+pytestmark = MARKS
 
 
 @pytest.mark.parametrize("features", [1, 2, 3, 4, 8])

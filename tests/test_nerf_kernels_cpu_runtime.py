@@ -13,14 +13,12 @@ from nerf.kernels import cpu, cpu_library
 from nerf.kernels.hash_encode import GridGeometry
 from tests.cpu_levels import (
     CUDA,
+    MARKS,
     network,
     points_and_table,
 )
 
-pytestmark = [
-    pytest.mark.skipif(bool(cpu.why_not()), reason=f"backend cpu: {cpu.why_not()}"),
-    pytest.mark.usefixtures("seed"),
-]
+pytestmark = MARKS
 
 
 def everything(p: int) -> list[Tensor]:

@@ -199,7 +199,7 @@ def test_an_occupancy_grid_that_knows_the_ball_changes_nothing():
     middles = torch.cartesian_prod(*[(torch.arange(n) + 0.5) / n * 2 - 1] * 3)  # the ball is the same in z y x
     model.occupancy.values.copy_(middles.norm(dim=-1) < RADIUS)
     model.occupancy.decide()  # grows by a cell, which covers the corners of cells at the ball's border
-    assert model.occupancy.share < 0.3
+    assert model.occupancy.occupied.float().mean() < 0.3
     quick = render_rays(model, rays)
     torch.testing.assert_close(quick.out.rgb, full.out.rgb, atol=1e-6, rtol=0)
     assert quick.visited < 0.6 * full.visited
@@ -216,6 +216,16 @@ def test_training_teaches_the_grid_and_looking_does_not():
     assert cells.max().item() == pytest.approx(SIGMA * model.step)
     assert cells[16, 16, 16] > 0 and cells[0, 0, 0] == 0
     assert rendered.regularised[0] is rendered.samples and rendered.regularised[1] is rendered.out.weights
+
+
+@pytest.mark.parametrize("prune", [False, True])
+def test_training_shows_the_grid_only_what_light_reaches(prune):
+    model = build(sigma=1e4)
+    rays = make_rays(model)
+    render_rays(model, rays, torch.Generator().manual_seed(0), prune=prune)
+    z, y, x = (i - 15.5 for i in model.occupancy.values.view(32, 32, 32).nonzero().T)
+    depth = RADIUS - (x * x + y * y + z * z).sqrt() / 16
+    assert len(depth) > 100 and depth.max() < 2 * 3**0.5 / 16  # a step and a cell's diagonal behind the surface at most
 
 
 def test_longer_steps_are_longer():

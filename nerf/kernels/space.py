@@ -32,14 +32,3 @@ def to_unit(x_world: Float[Tensor, "p 3"], space: Space) -> Float[Tensor, "p 3"]
         return (y + 1) / 2
     norm = y.abs().amax(-1, keepdim=True).clamp_min(1.0)
     return ((2 - 1 / norm) * (y / norm) + 2) / 4
-
-
-def from_unit(x_unit: Float[Tensor, "p 3"], space: Space) -> Float[Tensor, "p 3"]:
-    """The inverse of `to_unit` (inside (0, 1)^3)."""
-    if not space.contract:
-        y = x_unit * 2 - 1
-    else:
-        squeezed = x_unit * 4 - 2
-        norm = squeezed.abs().amax(-1, keepdim=True)
-        y = torch.where(norm <= 1, squeezed, squeezed / (norm * (2 - norm)).clamp_min(1e-9))
-    return y * space.half + torch.tensor(space.center, dtype=x_unit.dtype, device=x_unit.device)
