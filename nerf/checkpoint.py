@@ -18,7 +18,9 @@ from nerf.model import Geometry, SceneModel
 from nerf.trainer import Trainer
 
 CHECKPOINT, CONFIG = "checkpoint.safetensors", "config.json"
-COUNTERS = {"step": int, "seconds": float, "rays": int, "visited": int, "empty": int, "kept_share": float}
+COUNTERS = {
+    "step": int, "seconds": float, "registering": float, "rays": int, "visited": int, "empty": int, "kept_share": float,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

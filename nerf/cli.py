@@ -18,7 +18,7 @@ from tqdm import tqdm
 from data.errors import SceneError
 from data.scene import Scene, load_scene
 from nerf import checkpoint
-from nerf.config import ConfigError, TrainConfig, preset
+from nerf.config import ConfigError, TrainConfig, preset, registered
 from nerf.kernels import BackendError, choose, keep_memory
 from nerf.paths import Rig
 from nerf.render import render_video
@@ -51,6 +51,8 @@ class Options:
     """Go on with the run in that folder."""
     warp: bool = True
     """--no-warp treats a moving scene as if it were rigid."""
+    register: bool = False
+    """Follow points through the photos first, and start the warp from them: a sharper face; not better for every scene."""
     backend: str = "auto"
     """Kernels: auto, reference or cpu (python -m nerf.kernels lists them)."""
     seed: int = 0
@@ -79,6 +81,8 @@ def length(options: Options) -> tuple[int | None, float | None]:
 def configure(options: Options, scene: Scene, backend: str) -> TrainConfig:
     """The run that the options ask for on this scene."""
     config = preset(options.preset, scene.moving and options.warp, scene.background is not None)
+    if options.register:
+        config = registered(config)
     steps, budget = length(options)
     if steps is None and budget is None:
         steps = config.steps
@@ -106,6 +110,8 @@ def resumed(options: Options, out: Path, backend: str) -> TrainConfig:
             raise ConfigError(f"--{name} with --resume: expected {saved}, as the run in {out} has it, found {asked}")
     if not options.warp and config.model.warp is not None:
         raise ConfigError(f"--no-warp with --resume: the run in {out} has a warp; train another one with --out")
+    if options.register and config.register is None:
+        raise ConfigError(f"--register with --resume: the run in {out} began without; train another one with --out")
     steps, budget = length(options)
     if steps is not None or budget is not None:
         config = dataclasses.replace(config, steps=steps, budget=budget)

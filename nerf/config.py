@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import types
 import typing
@@ -13,6 +14,7 @@ from typing import Any
 
 from nerf.field import HashFieldConfig, NerfFieldConfig
 from nerf.model import HierarchicalConfig, ModelConfig
+from nerf.register import RegisterConfig
 from nerf.warp import WarpConfig
 
 PRESETS = ("auto", "instant", "nerf", "nerfies")
@@ -28,6 +30,7 @@ class OptimizerConfig:
         beta1, beta2, eps: Adam's.
         warp_beta1: beta1 of the warp network and the codes.
         warmup: steps over which the rates rise from nothing.
+        warp_hold: steps before which the warp and all codes stand still, while a field forms around them.
     """
 
     rate: float = 2e-2
@@ -37,6 +40,7 @@ class OptimizerConfig:
     beta1: float = 0.9
     warp_beta1: float = 0.9
     warmup: int = 0
+    warp_hold: int = 0
     beta2: float = 0.99
     eps: float = 1e-15
 
@@ -78,6 +82,7 @@ class TrainConfig:
     Attributes:
         scene, downscale: the photos.
         preset: what the rest was taken from.
+        register: how the photos are brought into register before the first step; None: they aren't.
         steps: optimiser steps, or None where `budget` rules.
         budget: seconds of training, or None where `steps` rules.
         rays: rays a step (where the sampling is hierarchical), and the first step's otherwise.
@@ -96,6 +101,7 @@ class TrainConfig:
     model: ModelConfig = given(default_factory=ModelConfig)
     optimizer: OptimizerConfig = given(default_factory=OptimizerConfig)
     loss: LossConfig = given(default_factory=LossConfig)
+    register: RegisterConfig | None = None
     rays: int = 4096
     samples: int = 1 << 15
     crowd: int = 24
@@ -151,6 +157,28 @@ def _instant(moving: bool, background: bool) -> TrainConfig:
         # Photos come into register by the number of rays rather than by samples along each.
         crowd=8,
     )  # fmt: skip
+
+
+def registered(config: TrainConfig) -> TrainConfig:
+    """An `instant` run on moving photos whose warp starts from points followed through them.
+
+    Rigid parts are fitted to the points first. Then the warp waits until a field has formed around it, and moves slowly:
+    at the rate of a warp that starts from nothing the fit was lost within a hundred steps.
+    """
+    warp = config.model.warp
+    if config.preset != "instant" or warp is None or not warp.fade:
+        raise ConfigError(
+            "--register: expected the instant preset and photos of something that moves, before no plain colour"
+        )
+    if importlib.util.find_spec("cv2") is None:
+        raise ConfigError("--register: expected OpenCV, found none; pip install opencv-python-headless")
+    return replace(
+        config,
+        model=replace(config.model, warp=replace(warp, parts=4)),
+        optimizer=replace(config.optimizer, warp_rate=5e-4, warp_hold=300),
+        loss=replace(config.loss, anneal=0.8),
+        register=RegisterConfig(),
+    )
 
 
 def _nerf(background: bool) -> TrainConfig:

@@ -136,7 +136,7 @@ class SceneModel(nn.Module):
         self.register_buffer("sheen", torch.ones(()))
         if config.warp is not None:
             self.warp = Warp(config.warp, space, self.ops, generator)
-            self.warp_codes = Codes(times, config.warp.code, generator, config.warp.start)
+            self.warp_codes = Codes(times, config.warp.code, generator, config.warp.start, 6 * config.warp.parts)
         self.appearance_codes = Codes(times, config.appearance, generator) if config.appearance else None
         self.field: NerfField | HashField = build_field(config.field, space, config.appearance, self.ops, generator)
         self.near_scale: float | None = None  # distance up to which samples' gradients are scaled down

@@ -108,6 +108,7 @@ def train(
         trainer = Trainer(config, scene)
         if resume and out is not None:
             checkpoint.restore(out, trainer)
+        yield from _registered(trainer, out)
         try:
             last = yield from _steps(trainer, out, writer)
         except Collapse as collapse:
@@ -116,11 +117,27 @@ def train(
                 _Meter(again).progress({}), note=f"collapsed: {collapse}; starting again with seed {again.config.seed}"
             )
             trainer = again
+            yield from _registered(trainer, out)
             last = yield from _steps(trainer, out, writer)
         yield dataclasses.replace(last, note="", metrics=finish(trainer, out))
     finally:
         if writer is not None:
             writer.close()
+
+
+def _registered(trainer: Trainer, out: Path | None) -> Generator[Progress, None, None]:
+    """Bring the photos into register, where the run is told to and has not done it, and say so before and after."""
+    if trainer.config.register is None or trainer.registering:
+        return
+    start = _Meter(trainer).progress({})
+    try:
+        yield dataclasses.replace(start, note=f"following points through {len(trainer.scene.train)} photos ...")
+        said = trainer.register()
+        yield dataclasses.replace(start, note=f"{said} ({trainer.registering:.0f} s)")
+    except GeneratorExit:
+        if out is not None:
+            checkpoint.save(out, trainer)
+        raise
 
 
 def _steps(trainer: Trainer, out: Path | None, writer: Any) -> Generator[Progress, None, Progress]:
@@ -164,7 +181,8 @@ def finish(trainer: Trainer, out: Path | None) -> dict[str, Any]:
     config = trainer.config
     metrics |= {
         "scene": config.scene, "preset": config.preset, "downscale": config.downscale, "seed": config.seed,
-        "train_seconds": trainer.seconds, "steps": trainer.step, "samples_per_second": trainer.visited / max(trainer.seconds, 1e-9),
+        "train_seconds": trainer.seconds, "register_seconds": trainer.registering, "steps": trainer.step,
+        "samples_per_second": trainer.visited / max(trainer.seconds, 1e-9),
         "backend": config.backend, "warp": config.model.warp is not None,
         "parameters": sum(p.numel() for p in model.parameters()),
     }  # fmt: skip

@@ -15,6 +15,7 @@ from nerf.config import TrainConfig
 from nerf.kernels.backends import load
 from nerf.model import Geometry, SceneModel
 from nerf.rays import Batch, PixelSampler, Rays, clip
+from nerf.register import register
 from nerf.samples import Samples
 from nerf.volume import Rendered, render_rays, survey
 
@@ -43,6 +44,7 @@ class Trainer:
         self.visited = 0  # samples asked for their density, over the whole run
         if config.samples:
             self.coarsen = LONGEST
+        self.registering = 0.0  # seconds that went into it before the first step
         self.kept_share = 0.0  # of the samples visited, those that the last pruning kept
         self.empty = 0  # steps in a row that saw nothing
 
@@ -55,11 +57,29 @@ class Trainer:
         ]
         names = {id(p) for p in slow}
         fast = [p for p in self.model.parameters() if id(p) not in names]
-        groups: list[dict[str, Any]] = [{"params": fast, "base": chosen.rate, "final": chosen.final}]
+        groups: list[dict[str, Any]] = [{"params": fast, "base": chosen.rate, "final": chosen.final, "hold": 0}]
         if slow:
             betas = chosen.warp_beta1, chosen.beta2
-            groups.append({"params": slow, "base": chosen.warp_rate, "final": chosen.warp_final, "betas": betas})
+            groups.append(
+                {
+                    "params": slow,
+                    "base": chosen.warp_rate,
+                    "final": chosen.warp_final,
+                    "betas": betas,
+                    "hold": chosen.warp_hold,
+                }
+            )
         return torch.optim.Adam(groups, lr=chosen.rate, betas=(chosen.beta1, chosen.beta2), eps=chosen.eps, fused=True)
+
+    def register(self) -> str:
+        """Bring the photos into register, where the run is told to; says what came of it. Before the first step."""
+        config = self.config.register
+        if config is None:
+            return ""
+        began = time.perf_counter()
+        said = register(self.model, self.scene, config, self.config.loss.anneal_from, self.generator)
+        self.registering = time.perf_counter() - began
+        return said
 
     @property
     def fraction(self) -> float:
@@ -103,9 +123,9 @@ class Trainer:
 
     def _schedule(self) -> None:
         """Learning rates, and what the model is let to use by now."""
-        warmth = min((self.step + 1) / max(self.config.optimizer.warmup, 1), 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base"] * group["final"] ** self.fraction * warmth
+            warmth = (self.step + 1 - group["hold"]) / max(self.config.optimizer.warmup, 1)
+            group["lr"] = group["base"] * group["final"] ** self.fraction * min(max(warmth, 0.0), 1.0)
         if self.bands is not None:
             self.model.annealed.fill_(self.bands)
         if self.config.loss.plain is not None:

@@ -13,6 +13,8 @@ from nerf.kernels.backends import Ops, load
 from nerf.kernels.space import Space
 from nerf.network import MLP
 
+PART_WIDTH = 32  # of the network that shares places out among the rigid parts
+
 
 @dataclass(frozen=True)
 class WarpConfig:
@@ -27,6 +29,7 @@ class WarpConfig:
             instant, so that a short run need not first learn to tell photos apart, and neighbours in time start alike.
         fade: 0: everything may move, as in the paper. Otherwise only what is inside the scene's cube, and motion sets in
             over this share of its half side behind the walls: the room around is spared the noise and the work.
+        parts: rigid parts that a photo moves as wholes, beneath the network's own motion; 0: none, as in the paper.
     """
 
     kind: str = "se3"
@@ -37,6 +40,7 @@ class WarpConfig:
     code: int = 8
     start: str = "random"
     fade: float = 0.0
+    parts: int = 0
 
 
 def screw(x: Float[Tensor, "p 3"], r: Float[Tensor, "p 3"], v: Float[Tensor, "p 3"]) -> Float[Tensor, "p 3"]:
@@ -64,6 +68,11 @@ class Warp(nn.Module):
 
     The network moves positions in units of the scene's cube (its middle at 0, its sides at +-1), so that frequency
     bands and rotations mean the same in every scene.
+
+    Rigid parts: every photo has a twist (r, v) for each of `parts` parts, and every place belongs to them in shares that
+    are the same in all photos, a softmax of a small network. The twist there is the shares' mean of the photo's twists,
+    plus what the network adds. Few numbers a photo hold a head's turn to a millimetre where a network's code, which a few
+    rays a step pull at, does not; they start at 0, the identity.
     """
 
     center: Tensor
@@ -84,6 +93,11 @@ class Warp(nn.Module):
         skips = (config.skip,) if config.skip < config.depth else ()
         outputs = 6 if config.kind == "se3" else 3
         inputs = self.encoding.width(3) + config.code
+        self.shares: MLP | None = None
+        if config.parts:
+            if config.kind != "se3":
+                raise ValueError(f"WarpConfig.parts: expected kind 'se3', found {config.kind!r}: rigid parts turn")
+            self.shares = MLP(self.encoding.width(3), PART_WIDTH, 1, config.parts, ops=ops, generator=generator)
         # Heads start at 1e-4, so that training begins at the identity (section 3.1).
         self.network = MLP(
             inputs, config.width, config.depth, outputs, skips, output_scale=1e-4, ops=ops, generator=generator
@@ -103,7 +117,12 @@ class Warp(nn.Module):
 
     def _motion(self, y: Float[Tensor, "p 3"], code: Float[Tensor, "p k"], bands: float | None) -> Float[Tensor, "p 3"]:
         """How far points move, in units of the cube's half side."""
-        out = self.network(torch.cat([self.encoding(y, bands), code], dim=-1))
+        encoded, parts = self.encoding(y, bands), self.config.parts
+        code, twists = code.split([code.shape[1] - 6 * parts, 6 * parts], dim=1)
+        out = self.network(torch.cat([encoded, code], dim=-1))
+        if self.shares is not None:
+            shares = torch.softmax(self.shares(encoded), dim=-1)
+            out = out + (shares[:, :, None] * twists.reshape(len(y), parts, 6)).sum(1)
         return screw(y, out[:, :3], out[:, 3:]) - y if self.config.kind == "se3" else out
 
     def jacobian(
@@ -111,23 +130,26 @@ class Warp(nn.Module):
     ) -> Float[Tensor, "p 3 3"]:
         """dW/dx in forward mode: three directional derivatives in one pass, differentiable in the weights and codes."""
         tangents = torch.eye(3, dtype=x_world.dtype, device=x_world.device).repeat_interleave(len(x_world), 0)
-        with reference_ops(self.network):
+        with reference_ops(self):
             moved = torch.func.jvp(lambda x: self(x, code.repeat(3, 1), bands), (x_world.repeat(3, 1),), (tangents,))
         columns = moved[1]
         return columns.reshape(3, -1, 3).permute(1, 2, 0)
 
 
 class reference_ops:
-    """Run a network on the reference ops, the ones that can be differentiated twice, inside the block."""
+    """Run a module's networks on the reference ops, the ones that can be differentiated twice, inside the block."""
 
-    def __init__(self, network: MLP) -> None:
-        self.network = network
+    def __init__(self, module: nn.Module) -> None:
+        self.networks = [network for network in module.modules() if isinstance(network, MLP)]
 
     def __enter__(self) -> None:
-        self.kept, self.network.ops = self.network.ops, load("reference")
+        self.kept = [network.ops for network in self.networks]
+        for network in self.networks:
+            network.ops = load("reference")
 
     def __exit__(self, *_: object) -> None:
-        self.network.ops = self.kept
+        for network, ops in zip(self.networks, self.kept):
+            network.ops = ops
 
 
 class Codes(nn.Module):
@@ -137,13 +159,19 @@ class Codes(nn.Module):
         times: the instant of each code in [0, 1], in any order.
         size: length of a code.
         start: see `WarpConfig`.
+        zeros: numbers that follow the code and start at 0.
     """
 
     times: Tensor
     order: Tensor
 
     def __init__(
-        self, times: Float[Tensor, "n"], size: int, generator: torch.Generator | None = None, start: str = "random"
+        self,
+        times: Float[Tensor, "n"],
+        size: int,
+        generator: torch.Generator | None = None,
+        start: str = "random",
+        zeros: int = 0,
     ) -> None:
         super().__init__()
         self.register_buffer("times", times.float(), persistent=False)
@@ -155,7 +183,7 @@ class Codes(nn.Module):
                 codes = Frequency((size + 1) // 2, include_input=False)(times.float()[:, None])[:, :size]
             case _:
                 raise ValueError(f"WarpConfig.start: expected 'random' or 'time', found {start!r}")
-        self.table = nn.Parameter(codes)
+        self.table = nn.Parameter(torch.cat([codes, torch.zeros(len(times), zeros)], dim=1))
 
     def forward(self, index: Tensor) -> Float[Tensor, "r k"]:
         """Codes by index."""

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from data.scene import load_scene
 from nerf import checkpoint
-from nerf.config import TrainConfig, preset
+from nerf.config import ConfigError, TrainConfig, preset, registered
 from nerf.field import HashFieldConfig, NerfFieldConfig
 from nerf.model import HierarchicalConfig, MarchConfig, ModelConfig
 from nerf.occupancy import OccupancyConfig
@@ -95,6 +95,22 @@ def test_resume_equals_uninterrupted(name, moving, tmp_path):
         assert torch.equal(value, found[key]), key
 
 
+def test_a_run_closed_before_its_first_step_registers_when_it_goes_on(moving, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("nerf.trainer.register", lambda *_: calls.append(1) or "photos registered")
+    scene = load_scene(moving)
+    config = small(registered(preset("instant", True, False)), steps=3)
+    for progress in (first := train(config, scene, tmp_path)):
+        assert progress.step == 0 and progress.note.startswith("following points")
+        first.close()
+    assert not calls
+    for progress in (second := train(config, scene, tmp_path, resume=True)):
+        if progress.note.startswith("photos registered"):
+            second.close()
+    notes = [p.note for p in train(config, scene, tmp_path, resume=True)]
+    assert len(calls) == 1 and not any("register" in note for note in notes)
+
+
 def test_training_learns_the_ball(still):
     scene = load_scene(still)
     config = small(preset("instant", False, True), rays=512, steps=250)
@@ -125,7 +141,7 @@ def test_an_unfinished_run_is_shown_with_the_bands_that_it_has(moving, tmp_path)
 
 def test_rates_fall_and_sheen_comes_in_as_the_config_says(moving):
     config = small(preset("instant", True, False), steps=10, rays=32)
-    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, warmup=4))
+    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, warmup=4, warp_hold=2))
     chosen, (start, end) = config.optimizer, config.loss.plain
     trainer = Trainer(config, load_scene(moving))
     field, slow = trainer.optimizer.param_groups
@@ -135,7 +151,8 @@ def test_rates_fall_and_sheen_comes_in_as_the_config_says(moving):
         trainer.advance()
         warmth = [0.25, 0.5, 0.75][step] if step < 3 else 1
         assert field["lr"] == pytest.approx(chosen.rate * chosen.final ** (step / 10) * warmth)
-        assert slow["lr"] == pytest.approx(chosen.warp_rate * chosen.warp_final ** (step / 10) * warmth)
+        later = [0, 0, 0.25, 0.5, 0.75][step] if step < 5 else 1
+        assert slow["lr"] == pytest.approx(chosen.warp_rate * chosen.warp_final ** (step / 10) * later)
         seen.append(float(trainer.model.sheen))
     assert seen == pytest.approx([min(max((s / 10 - start) / (end - start), 0), 1) for s in range(10)], abs=1e-6)
     assert seen[0] == 0 and 0 < seen[7] < 1 and seen[9] == 1
@@ -213,10 +230,27 @@ def test_the_whole_command_line(moving, tmp_path):
     other = run("nerf.train", "--scene", str(moving), "--out", str(out), "--resume", "--no-warp")
     assert other.returncode == 2 and "has a warp" in other.stderr
 
+    told = run("nerf.train", "--scene", str(moving), "--out", str(out), "--resume", "--register")
+    assert told.returncode == 2 and "--register with --resume" in told.stderr
     rigid = run("nerf.train", "--scene", str(moving), "--steps", "3", "--out", str(out), "--no-warp", "--no-video")
     assert rigid.returncode == 0 and "run.old1" in rigid.stdout
     assert (tmp_path / "run.old1" / "metrics.json").exists()
     assert json.loads((out / "metrics.json").read_text())["warp"] is False
+
+
+def test_a_registered_run_is_told_so_and_renders(moving, tmp_path):
+    arguments = ["--scene", str(moving), "--steps", "3", "--out", str(tmp_path / "run"), "--no-video", "--register"]
+    done = run("nerf.train", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "photos not registered" in done.stderr + done.stdout  # eight tiny photos are too few
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["register_seconds"] > 0
+
+
+def test_register_without_opencv_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"--register: expected OpenCV, found none; pip install"):
+        registered(preset("instant", True, False))
 
 
 def test_interrupt_saves_and_says_how_to_go_on(moving, tmp_path):
@@ -242,6 +276,7 @@ def test_interrupt_saves_and_says_how_to_go_on(moving, tmp_path):
         (["--budget", "1m", "--steps", "5"], "expected one of them"),
         (["--steps", "0"], "--steps: expected at least 1"),
         (["--backend", "cuda"], "--backend cuda"),
+        (["--register"], "--register: expected the instant preset and photos of something that moves"),
         (["--resume", "--out", "no/such/run"], "--resume: expected a checkpoint"),
     ],
 )

@@ -101,6 +101,50 @@ def test_a_warp_moves_as_its_network_says():
     assert (warp(x, code) - x).abs().max() > 0.1
 
 
+def with_parts(count: int = 3) -> tuple[Warp, torch.Tensor, torch.Tensor]:
+    """A warp of rigid parts, points, and rows of code and twists."""
+    warp = build(parts=count).double()
+    x, code = inputs()
+    return warp, x, torch.cat([code, torch.randn(5, 6 * count, generator=generator(6), dtype=torch.float64) * 0.2], 1)
+
+
+def test_rigid_parts_share_their_twists_out_by_place():
+    warp, x, row = with_parts()
+    local = (x - torch.tensor(CENTER)) / HALF
+    encoded = torch.cat([local] + [f(2**k * math.pi * local) for k in range(3) for f in (torch.sin, torch.cos)], 1)
+    shares = warp.shares(encoded).exp()
+    shares = shares / shares.sum(1, keepdim=True)
+    assert shares.std(0).min() > 0.01
+    twist = warp.network(torch.cat([encoded, row[:, :4]], 1))
+    for k in range(3):
+        twist = twist + shares[:, k, None] * row[:, 4 + 6 * k : 10 + 6 * k]
+    expected = [screw_by_exponential(p, t[:3], t[3:]) for p, t in zip(local.numpy(), twist.detach().numpy())]
+    torch.testing.assert_close(warp(x, row), torch.from_numpy(np.stack(expected)) * HALF + torch.tensor(CENTER))
+
+
+def test_one_rigid_part_without_the_network_moves_everything_as_a_whole():
+    warp, x, row = with_parts(1)
+    with torch.no_grad():
+        warp.network.weights[-1].zero_()
+        warp.network.biases[-1].zero_()
+    row = row[:1].expand(5, -1)
+    jacobian = warp.jacobian(x, row)
+    torch.testing.assert_close(jacobian.transpose(1, 2) @ jacobian, torch.eye(3).double().expand(5, 3, 3))
+    torch.testing.assert_close(torch.cdist(warp(x, row), warp(x, row)), torch.cdist(x, x))
+    assert (warp(x, row) - x).abs().max() > 0.1
+
+
+def test_rigid_parts_start_at_rest_and_can_be_learned():
+    warp = Warp(WarpConfig(code=4, parts=2), SUBJECT, generator=generator())
+    codes = Codes(torch.tensor(TIMES), 4, generator(), "time", zeros=12)
+    assert codes.table.shape == (4, 16) and not codes.table[:, 4:].any() and codes.table[:, :4].any()
+    x = inputs(4, torch.float32)[0]
+    moved = warp(x, codes(torch.arange(4)))
+    assert (moved - x).abs().max() < 2e-3 * HALF
+    moved.square().sum().backward()
+    assert codes.table.grad[:, 4:].abs().min() > 1e-3
+
+
 def test_with_a_fade_motion_sets_in_behind_the_walls_of_the_cube():
     free, walled = build().double(), build(fade=0.25).double()
     local = torch.rand(400, 3, generator=generator(4), dtype=torch.float64) * 2.4 - 1.2
@@ -151,6 +195,14 @@ def test_the_jacobian_is_autograds_and_that_of_differences(kind, bands, fade):
     assert (found - torch.eye(3)).abs().max() > 0.05
 
 
+def test_the_jacobian_of_rigid_parts_is_autograds():
+    warp, x, row = with_parts()
+    found = warp.jacobian(x, row, 1.5)
+    for i in range(len(x)):
+        one = torch.autograd.functional.jacobian(lambda p, i=i: warp(p[None], row[i : i + 1], 1.5)[0], x[i])
+        torch.testing.assert_close(found[i], one)
+
+
 def test_the_jacobian_trains_weights_and_codes():
     warp = build(width=4, depth=1, skip=9, bands=1).double()
     x, code = inputs(2)
@@ -196,6 +248,11 @@ def test_the_jacobian_leaves_the_backend_in_place():
     with pytest.raises(RuntimeError):
         warp.jacobian(torch.zeros(2, 3), torch.zeros(2, 99))
     assert warp.network.ops is mine
+
+
+def test_parts_of_a_translation_are_refused():
+    with pytest.raises(ValueError, match=r"WarpConfig.parts: expected kind 'se3', found 'translation'"):
+        Warp(WarpConfig(kind="translation", parts=2), SUBJECT)
 
 
 def test_unknown_kinds_are_refused():
