@@ -21,6 +21,7 @@ from nerf import checkpoint
 from nerf.config import ConfigError, TrainConfig, preset, registered
 from nerf.kernels import BackendError, choose, keep_memory
 from nerf.paths import Rig
+from nerf.register import RegisterError
 from nerf.render import render_video
 from nerf.train import Progress, prepare, train
 from nerf.trainer import Collapse
@@ -126,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     keep_memory()
     try:
         sys.exit(_run(options))
-    except (SceneError, ConfigError, BackendError, Collapse) as error:
+    except (SceneError, ConfigError, RegisterError, BackendError, Collapse) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

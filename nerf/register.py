@@ -37,7 +37,7 @@ class RegisterConfig:
         rigidity: weight of ||J^T J - 1||^2 of the warp's Jacobian, on the first `rigidity_points` of every fourth batch.
         stillness: weight of the squared motion; of all motions that explain the photos, the smallest.
         stray: points that their rays can't be brought together for, as if still, to this mean distance are left out.
-        sightings, points: a point is used that was seen so often; a capture with fewer points isn't registered.
+        sightings, points: a point is used that was seen so often; a capture with fewer points is refused.
     """
 
     steps: int = 500
@@ -57,6 +57,10 @@ class RegisterConfig:
 EVERY = 4  # steps between those that take the Jacobian
 
 
+class RegisterError(ValueError):
+    """Photos can't be brought into register. The message says what was expected and what came."""
+
+
 class Sightings(NamedTuple):
     """Rays on which followed points were seen, the instant's index, and the point's; `places`: each point's first place."""
 
@@ -72,12 +76,18 @@ def register(model: SceneModel, scene: Scene, config: RegisterConfig, bands: flo
 
     Args:
         bands: frequency bands that the shares of the parts are given.
+
+    Raises:
+        RegisterError: too few points can be followed; a warp that waits for them would only come late and slowly.
     """
     assert model.warp is not None
     tracks = follow(scene.train, masked=not scene.masks_are_alpha)
     seen = sight(scene.train, tracks, model.warp.space, scene.near, config)
     if len(seen.places) < config.points:
-        return f"photos not registered: {len(seen.places)} points could be followed through them, {config.points} are needed"
+        raise RegisterError(
+            f"--register: expected {config.points} points that can be followed through {config.sightings} photos or more, "
+            f"found {len(seen.places)}: are the photos in order of time, and close to each other? Train without --register"
+        )
     miss = fit(model, seen, config, bands, generator)
     return f"photos registered by {len(seen.places)} points, seen {len(seen.point)} times, to {miss:.2g} scene units"
 

@@ -15,7 +15,7 @@ from data.scene import Scene
 from nerf import register as module
 from nerf.kernels.space import Space
 from nerf.model import Geometry, ModelConfig, SceneModel
-from nerf.register import RegisterConfig, Sightings, fit, register, sight, triangulate
+from nerf.register import RegisterConfig, RegisterError, Sightings, fit, register, sight, triangulate
 from nerf.tracks import Tracks
 from nerf.warp import WarpConfig
 from tests.test_nerf_tracks import frame, sliding, texture
@@ -100,7 +100,7 @@ def test_a_turning_body_comes_into_register():
     before = apart(model)
     table = model.warp_codes.table.detach().clone()
     miss = fit(model, sightings(), CONFIG, 2.0, generator())
-    # Photos say nothing about depth by themselves: what is left lies along the rays, and a tenth of the motion across.
+    # What is left lies mostly along the rays, of which photos say little.
     assert before > 0.05 and apart(model) < 0.4 * before and miss < 2e-3
     assert torch.equal(model.warp_codes.table[:, :6], table[:, :6])
     assert model.warp_codes.table[:, 6:].abs().max() > 0.05
@@ -125,6 +125,18 @@ def test_rigidity_keeps_the_motion_from_bending():
     assert bend(1.0) < 0.5 * bend(0.0)
 
 
+def test_of_the_motions_that_explain_the_photos_the_smaller_is_preferred():
+    def motion(weight: float) -> float:
+        model = build()
+        fit(model, sightings(), dataclasses.replace(CONFIG, stillness=weight), 2.0, generator())
+        instant = torch.arange(PHOTOS).repeat_interleave(len(body()))
+        x = torch.cat([moved(i) for i in range(PHOTOS)])
+        with torch.no_grad():
+            return float((model.warp(x, model.warp_codes(instant), 2.0) - x).norm(dim=-1).mean())
+
+    assert motion(1.0) < 0.5 * motion(0.0)
+
+
 def test_points_are_sighted_along_their_cameras_rays():
     """A camera that moves sideways past still points: their places are found, and those out of the cube are left out."""
     places = torch.tensor([[0.1, 0.05, 0.0], [-0.2, 0.1, 0.3], [0.0, 0.0, -3.0], [0.1, 0.1, 0.2]])
@@ -139,9 +151,8 @@ def test_points_are_sighted_along_their_cameras_rays():
     table = torch.tensor(rows)
     tracks = Tracks(table[:, 0].long(), table[:, 1].long(), table[:, 2:])
     found = sight(frames, tracks, SPACE, 0.05, CONFIG)
-    torch.testing.assert_close(
-        found.places, places[:2], atol=5e-3, rtol=0
-    )  # the third lies far off, the fourth is seldom seen
+    # The third lies far off, the fourth is seldom seen.
+    torch.testing.assert_close(found.places, places[:2], atol=5e-3, rtol=0)
     assert found.point.tolist() == [0, 1] * 10 and found.instant.tolist() == [
         9 - i for i in range(10) for _ in range(2)
     ]
@@ -149,24 +160,56 @@ def test_points_are_sighted_along_their_cameras_rays():
     torch.testing.assert_close(found.origins + along * found.directions, places[found.point], atol=1e-4, rtol=0)
 
 
-def test_points_that_move_too_far_or_lie_behind_are_left_out():
-    seen = sightings()
-    tracks = Tracks(seen.instant, seen.point, torch.full((len(seen.point), 2), 40.0))
-    frames = [dataclasses.replace(sliding(1)[0][0], warp_id=i) for i in range(PHOTOS)]
-    # All look along the same ray, from one place: no depth but the guess, which lies behind the camera's near end.
-    assert len(sight(frames, tracks, SPACE, 5.0, CONFIG).places) == 0
+def passing(depth: float, wobble: float) -> tuple[list, Tracks]:
+    """One point `depth` before cameras that pass it sideways; it goes up and down by `wobble` between photos."""
+    frames, pixels = [], []
+    for i in range(10):
+        pose = torch.eye(3, 4)
+        pose[:, 3] = torch.tensor([0.1 * i - 0.45, 0.0, depth])
+        camera = Camera(pose, 96, 80, 60.0, 60.0, 48.0, 40.0)
+        frames.append(dataclasses.replace(sliding(1)[0][0], camera=camera, warp_id=i))
+        pixels.append(camera.project(torch.tensor([[0.0, wobble * (-1) ** i, 0.0]])))
+    return frames, Tracks(torch.arange(10), torch.zeros(10, dtype=torch.int64), torch.cat(pixels))
+
+
+@pytest.mark.parametrize(("wobble", "near", "kept"), [(0.0, 0.1, 1), (0.02, 0.1, 1), (0.05, 0.1, 0), (0.0, 1.2, 0)])
+def test_points_that_move_too_far_or_lie_before_near_are_left_out(wobble, near, kept):
+    # It strays from its mean place by its wobble; CONFIG lets 0.03 half sides pass.
+    assert len(sight(*passing(1.0, wobble), SPACE, near, CONFIG).places) == kept
+
+
+def capture(frames: list) -> Scene:
+    up, box = torch.tensor([0.0, 1, 0]), torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
+    return Scene(Path(), "", frames, [], box, 0.05, 4.0, False, None, None, True, up, torch.eye(4), False, False)
+
+
+def test_photos_of_something_still_come_into_register_without_a_motion():
+    """A wall at z = 0, seen at f = 60 from z = 1 by a camera that slides along it: from photos to twists."""
+    frames, slid = sliding(PHOTOS)
+    placed = []
+    for i, (f, (right, down)) in enumerate(zip(frames, slid)):
+        pose = torch.eye(3, 4)
+        pose[:, 3] = torch.tensor([-right / 60, down / 60, 1.0])
+        placed.append(dataclasses.replace(f, camera=Camera(pose, 96, 80, 60.0, 60.0, 48.0, 40.0), warp_id=i))
+    model = build()
+    said = register(model, capture(placed), dataclasses.replace(CONFIG, points=100), 2.0, generator())
+    assert said.startswith("photos registered by ")
+    x = torch.rand(200, 3, generator=generator(1)) * torch.tensor([1.0, 0.8, 0.0]) - torch.tensor([0.5, 0.4, 0.0])
+    with torch.no_grad():
+        motion = model.warp(x, model.warp_codes(torch.arange(200) % PHOTOS), 2.0) - x
+    # A pixel is 1/60: less than half of one across the view.
+    assert model.warp_codes.table[:, 6:].any() and motion[:, :2].norm(dim=-1).mean() < 0.5 / 60
 
 
 @pytest.mark.parametrize("related", [False, True])
-def test_photos_without_common_points_are_left_as_they_are(related):
+def test_photos_without_common_points_or_depth_are_refused(related):
     v, u = np.mgrid[:80, :96] + 0.5
     frames = [frame(i, texture(u, v, 0 if related else i), i / PHOTOS) for i in range(PHOTOS)]
-
-    up, box = torch.tensor([0.0, 1, 0]), torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
-    scene = Scene(Path(), "", frames, [], box, 0.05, 4.0, False, None, None, True, up, torch.eye(4), False, False)
     model = build()
     before = model.warp_codes.table.detach().clone()
-    said = register(model, scene, CONFIG, 2.0, generator())
     # One place sees no depth: its points lie at the guess, the cube's centre, which is the camera itself.
-    assert said.startswith("photos not registered") and "200 are needed" in said
+    with pytest.raises(
+        RegisterError, match=r"--register: expected 200 points .* found \d+: .* Train without --register"
+    ):
+        register(model, capture(frames), CONFIG, 2.0, generator())
     assert torch.equal(model.warp_codes.table, before)
