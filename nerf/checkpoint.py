@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from data.files import write_atomically
 from nerf.config import ConfigError, TrainConfig, from_json, to_json
-from nerf.files import write_atomically
 from nerf.kernels.backends import choose, load
 from nerf.model import Geometry, SceneModel
 from nerf.trainer import Trainer

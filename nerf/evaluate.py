@@ -20,10 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.errors import SceneError
+from data.files import write_atomically
 from data.scene import Frame, Scene, load_scene
 from nerf.checkpoint import load_model, read_config
 from nerf.config import ConfigError
-from nerf.files import write_atomically
 from nerf.kernels import BackendError, choose, keep_memory
 from nerf.kernels.backends import available
 from nerf.metrics import flip_map, lpips, psnr, ssim

@@ -36,7 +36,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from data.camera import Camera
-from nerf.files import write_atomically
+from data.files import write_atomically
 from nerf.rig import PathError, Rig
 
 

@@ -16,8 +16,8 @@ from numpy import ndarray
 from data import bounds
 from data.camera import Camera
 from data.errors import SceneError
+from data.files import write_atomically
 from data.scene import Frame, Scene
-from nerf.files import write_atomically
 
 FILE = "cameras.json"
 WIDEST = 100.0  # degrees; a virtual pinhole of a fisheye's focal length would see more and look stretched

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from data.files import write_atomically
 from data.scene import Frame, Scene
 from nerf import checkpoint
 from nerf.config import ConfigError, TrainConfig
 from nerf.evaluate import evaluate, instant
-from nerf.files import write_atomically
 from nerf.metrics import psnr
 from nerf.picture import render_image
 from nerf.trainer import Collapse, Trainer

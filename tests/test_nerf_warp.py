@@ -240,7 +240,11 @@ def test_the_jacobian_of_an_untrained_warp_is_the_identity_with_finite_gradients
 def test_the_jacobian_leaves_the_backend_in_place():
     warp = build()
     mine = backends.Ops(
-        "mine", *(getattr(warp.network.ops, n) for n in ("hash_encode", "mlp", "composite", "transmittance", "march"))
+        "mine",
+        *(
+            getattr(warp.network.ops, n)
+            for n in ("hash_encode", "mlp", "mlp_jet", "composite", "transmittance", "march")
+        ),
     )
     warp.network.ops = mine
     warp.jacobian(*inputs(2, torch.float32))

@@ -20,6 +20,7 @@ class Ops:
     name: str
     hash_encode: Callable
     mlp: Callable
+    mlp_jet: Callable
     composite: Callable
     transmittance: Callable
     march: Callable
@@ -55,8 +56,11 @@ def choose(name: str = "auto") -> tuple[str, str]:
 @cache
 def load(name: str) -> Ops:
     """The ops of the backend called `name`; a `BackendError` where it can't be had."""
-    from nerf.kernels import composite, cpu, hash_encode, march, mlp
+    from nerf.kernels import composite, cpu, hash_encode, march, mlp, mlp_jet
 
     if choose(name)[0] == "cpu":
-        return Ops("cpu", cpu.hash_encode, cpu.mlp, cpu.composite, cpu.transmittance, cpu.march)
-    return Ops("reference", hash_encode.hash_encode, mlp.mlp, composite.composite, composite.transmittance, march.march)
+        return Ops("cpu", cpu.hash_encode, cpu.mlp, mlp_jet.mlp_jet, cpu.composite, cpu.transmittance, cpu.march)
+    return Ops(
+        "reference", hash_encode.hash_encode, mlp.mlp, mlp_jet.mlp_jet,
+        composite.composite, composite.transmittance, march.march,
+    )  # fmt: skip

@@ -1,0 +1,113 @@
+"""What the command lines of this package share: a progress bar, Ctrl-C, and errors as sentences."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+from torch import Tensor
+from tqdm import tqdm
+
+from data.errors import SceneError
+from data.files import write_atomically
+from nerf.kernels import BackendError, Ops, choose, keep_memory, load
+from siren.loop import FitError, Progress, Schedule
+
+T = TypeVar("T")
+
+
+class Interrupted(Exception):
+    """Ctrl-C came, and the fit was saved. Carries the command that goes on."""
+
+
+def run(options: type[T], command: Callable[[T], None], program: str, arguments: list[str] | None = None) -> None:
+    """Read the command line and run the command; exit code 2 for bad input, 130 after Ctrl-C (with the fit saved)."""
+    parsed = tyro.cli(options, args=arguments, prog=f"python -m {program}")
+    keep_memory()
+    try:
+        command(parsed)
+    except (FitError, SceneError, BackendError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Interrupted as saved:
+        print(f"saved. {saved}")
+        sys.exit(130)
+
+
+def backend(name: str) -> Ops:
+    """The kernels by that name, said on screen."""
+    chosen, said = choose(name)
+    print(said)
+    return load(chosen)
+
+
+def length(steps: int | None, budget: str | None, default: Schedule) -> tuple[int | None, float | None]:
+    """--steps and --budget ("90s", "5m", "1h") as a Schedule takes them; the default's where neither was given."""
+    if steps is None and budget is None:
+        return default.steps, default.budget
+    if budget is None:
+        return steps, None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", budget.strip())
+    if match is None or float(match[1]) <= 0:
+        raise FitError(f"--budget: expected a time such as 15s, 5m or 1h, found {budget!r}")
+    return steps, float(match[1]) * {"s": 1, "m": 60, "h": 3600, None: 1}[match[2]]
+
+
+def follow(progress: Generator[Progress, None, None], name: str, again: str = "") -> Progress:
+    """Show a fit's progress and return where it ended. Ctrl-C or a termination saves it and raises Interrupted.
+
+    Args:
+        name: what stands before the bar.
+        again: the sentence that says how to go on after Ctrl-C.
+    """
+    stop: list[int] = []
+    kept = {number: signal.signal(number, lambda *_: stop.append(1)) for number in (signal.SIGINT, signal.SIGTERM)}
+    shown, last = 0.0, None
+    bar: Any = tqdm(
+        total=100, bar_format="{desc} {percentage:3.0f}%|{bar:24}| {postfix}", desc=name, dynamic_ncols=True
+    )
+    try:
+        for last in progress:
+            if time.monotonic() - shown > 0.3 or last.share >= 1:
+                shown = time.monotonic()
+                bar.n = round(100 * last.share, 1)
+                bar.set_postfix_str(describe(last), refresh=True)
+            if stop:
+                progress.close()  # saves
+                raise Interrupted(again)
+    finally:
+        bar.close()
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    if last is None:
+        raise FitError("--resume: expected a fit with steps left, found one that is done; raise --steps or --budget")
+    return last
+
+
+def describe(progress: Progress) -> str:
+    """One line: step, loss, figures, rate, time left."""
+    minutes, rest = divmod(round(progress.left), 60)
+    figures = "".join(
+        f", {name} {value:.4g}{' dB' if name == 'psnr' else ''}" for name, value in progress.figures.items()
+    )
+    return f"step {progress.step}, loss {progress.loss:.3g}{figures}, {progress.rate:.1f} steps/s, {minutes}:{rest:02d} left"
+
+
+def write_metrics(out: Path, metrics: dict[str, Any]) -> None:
+    """metrics.json of a fit's folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "metrics.json", json.dumps(metrics, indent=2).encode())
+
+
+def decibels(mean_square: float | Tensor, peak: float = 2.0) -> float:
+    """PSNR for a mean squared error of a signal whose values span `peak` ([-1, 1]: 2)."""
+    value = float(mean_square)
+    return 10 * math.log10(peak**2 / max(value, 1e-20))
