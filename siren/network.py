@@ -51,6 +51,7 @@ class Siren(nn.Module):
         config: the shape.
         ops: the kernels' backend; None: the reference.
         generator: of the initial weights; None takes torch's own.
+        precision: what the kernels multiply, "float32" or "bfloat16"; only the backend cpu has the second.
 
     Example:
         >>> siren = Siren(SirenConfig())
@@ -58,9 +59,17 @@ class Siren(nn.Module):
         198401
     """
 
-    def __init__(self, config: SirenConfig, ops: Ops | None = None, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        config: SirenConfig,
+        ops: Ops | None = None,
+        generator: torch.Generator | None = None,
+        precision: str = "float32",
+    ) -> None:
         super().__init__()
-        self.config, self.ops = config, ops or load("reference")
+        self.config, self.ops, self.precision = config, ops or load("reference"), precision
+        if precision != "float32" and self.ops.name != "cpu":
+            raise ValueError(f"Siren: precision: expected float32 on backend {self.ops.name}, found {precision!r}")
         widths = [config.inputs, *[config.width] * config.layers, config.outputs]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for layer, (n, outputs) in enumerate(pairwise(widths)):
@@ -78,7 +87,12 @@ class Siren(nn.Module):
 
     def forward(self, x: Float[Tensor, "p i"]) -> Float[Tensor, "p o"]:
         weights, biases = self.layers()
-        return self.ops.mlp(x, weights, biases, "sine", "none", self.config.omega)
+        return self.ops.mlp(x, weights, biases, "sine", "none", self.config.omega, **self._dtype())
+
+    def squared_error(self, x: Float[Tensor, "p i"], target: Float[Tensor, "p o"]) -> Float[Tensor, ""]:
+        """Mean squared difference of the outputs from `target`; trains a third faster than one made from `forward`."""
+        weights, biases = self.layers()
+        return self.ops.mlp_squared_error(x, target, weights, biases, "sine", self.config.omega, **self._dtype())
 
     def jet(self, x: Float[Tensor, "p i"], forms: Float[Tensor, "m i i"] | None = None) -> Jet:
         """Value, gradient and quadratic forms of second derivatives in one pass (`nerf.kernels.mlp_jet`).
@@ -89,7 +103,10 @@ class Siren(nn.Module):
         weights, biases = self.layers()
         if forms is None:
             forms = x.new_zeros(0, self.config.inputs, self.config.inputs)
-        return self.ops.mlp_jet(x, weights, biases, forms.to(x), "sine", self.config.omega)
+        return self.ops.mlp_jet(x, weights, biases, forms.to(x), "sine", self.config.omega, **self._dtype())
+
+    def _dtype(self) -> dict[str, str]:
+        return {"dtype": self.precision} if self.ops.name == "cpu" else {}
 
     def gradient(self, x: Float[Tensor, "p i"]) -> Float[Tensor, "p o i"]:
         """Derivatives of every output by every coordinate."""

@@ -1,14 +1,9 @@
-// The fused network's entry points: blocks of rows over threads, and a reduction of weight gradients that does not
-// depend on how many threads there are. See nerf/kernels/mlp.py for the definition.
-#include "abi.h"
-#include "mlp_passes.h"
-#include "threads.h"
+// The fused network's entry points: blocks of rows over threads. See nerf/kernels/mlp.py for the definition.
+#include "mlp_driver.h"
 
 namespace {
 
 using namespace mlp;
-
-enum Format { float32, bfloat16, float64 };  // nerf.kernels.cpu passes these
 
 // Rows of a block: as many as keep its buffers within about a quarter of a megabyte of L2, but enough to pay for
 // reading the weights.
@@ -35,70 +30,37 @@ void forward(int threads, const Network<F>& net, int64_t points, const typename 
     });
 }
 
-// Blocks are dealt to a number of accumulators that follows from the call alone, each filled in order by one thread,
-// and the accumulators are added in order: the same bits for any number of threads.
 template <class F>
 void backward(int threads, const Network<F>& net, int64_t points, const typename F::real* x,
               const typename F::real* grad_out, typename F::real* grad_x, typename F::real* const* grad_weights,
               typename F::real* const* grad_biases) {
-    using real = typename F::real;
-    const int rows = block_rows(net);
-    const int64_t blocks = (points + rows - 1) / rows;
-    const int64_t accumulators = std::max<int64_t>(1, std::min<int64_t>(64, blocks / 8));
-    const int64_t size = grad_weights ? net.gradients + static_cast<int64_t>(net.biases.size()) : 0;
-    std::vector<real> sums(accumulators * size, real(0));
-    const int in = net.layers.front().in, width = net.layers.back().out;
-    threads::parallel_for(threads, accumulators, [&](int64_t task) {
+    const int rows = block_rows(net), in = net.layers.front().in, width = net.layers.back().out;
+    const auto task = [&](int64_t first, int64_t end, typename F::real* gradients, typename F::real*) {
         Block<F> block(net, rows, threads::scratch(Block<F>::bytes(net, rows)));
-        for (int64_t b = blocks * task / accumulators; b < blocks * (task + 1) / accumulators; ++b) {
-            const int64_t p = b * rows;
+        for (int64_t p = first * rows; p < std::min(points, end * rows); p += rows) {
             block.set_rows(static_cast<int>(std::min<int64_t>(rows, points - p)));
-            backward_block(net, block, x + p * in, grad_out + p * width, size ? sums.data() + task * size : nullptr,
-                           grad_x ? grad_x + p * in : nullptr);
+            backward_block(net, block, x + p * in, grad_out + p * width, gradients, grad_x ? grad_x + p * in : nullptr);
         }
-    });
-    if (!size) return;
-    for (int l = 0; l < net.depth; ++l) {
-        const auto& y = net.layers[l];
-        for (int n = 0; n < y.out; ++n)
-            for (int k = 0; k < y.in; ++k) {
-                real total = 0;
-                for (int64_t s = 0; s < accumulators; ++s) total += sums[s * size + y.gradient + n * y.in_pad + k];
-                grad_weights[l][n * y.in + k] = total;
-            }
-        for (int n = 0; n < y.out && net.biased; ++n) {
-            real total = 0;
-            for (int64_t s = 0; s < accumulators; ++s) total += sums[s * size + net.gradients + y.bias + n];
-            grad_biases[l][n] = total;
-        }
-    }
+    };
+    reduce_gradients(threads, net, (points + rows - 1) / rows, grad_weights, grad_biases, 0, nullptr, task);
 }
 
-struct Shape {
-    int depth;
-    const int32_t* widths;
-    int activation, output_activation;
-    double omega;
-};
-
-// Calls fn with the format's type, or returns what is missing.
-template <class Fn>
-const char* with_format(int format, Fn&& fn) {
-    switch (format) {
-        case float32: return guarded([&] { fn(Plain<float>()); });
-        case float64: return guarded([&] { fn(Plain<double>()); });
-#if defined(__AVX512BF16__)
-        case bfloat16: return guarded([&] { fn(BFloat16()); });
-#endif
-        default: return "this build can't multiply bfloat16 numbers";
-    }
-}
-
+// The mean squared difference of the outputs from `target`, and its gradients: the forward pass is not computed twice.
 template <class F>
-Network<F> network(const Shape& s, const void* const* weights, const void* const* biases, bool for_backward) {
-    using P = const typename F::real* const*;
-    return Network<F>(s.depth, s.widths, reinterpret_cast<P>(weights), reinterpret_cast<P>(biases), s.activation,
-                      s.output_activation, s.omega, for_backward);
+void squared_error(int threads, const Network<F>& net, int64_t points, const typename F::real* x,
+                   const typename F::real* target, typename F::real* loss, typename F::real* const* grad_weights,
+                   typename F::real* const* grad_biases) {
+    using real = typename F::real;
+    const int rows = block_rows(net), in = net.layers.front().in, width = net.layers.back().out;
+    const real share = real(1) / static_cast<real>(std::max<int64_t>(1, points * width));
+    const auto task = [&](int64_t first, int64_t end, real* gradients, real* sum) {
+        Block<F> block(net, rows, threads::scratch(Block<F>::bytes(net, rows)));
+        for (int64_t p = first * rows; p < std::min(points, end * rows); p += rows) {
+            block.set_rows(static_cast<int>(std::min<int64_t>(rows, points - p)));
+            *sum += squared_error_block(net, block, x + p * in, target + p * width, share, gradients);
+        }
+    };
+    reduce_gradients(threads, net, (points + rows - 1) / rows, grad_weights, grad_biases, 1, loss, task);
 }
 
 }  // namespace
@@ -135,5 +97,21 @@ EXPORT const char* nerf_mlp_backward(int threads, int format, int64_t points, in
         backward(threads, net, points, static_cast<const real*>(x), static_cast<const real*>(grad_out),
                  static_cast<real*>(grad_x), reinterpret_cast<real* const*>(grad_weights),
                  reinterpret_cast<real* const*>(grad_biases));
+    });
+}
+
+// loss: one number. target: points x outputs. The outputs have no activation. grad_weights: null where not wanted.
+EXPORT const char* nerf_mlp_squared_error(int threads, int format, int64_t points, int depth, const int32_t* widths,
+                                          int activation, int output_activation, double omega,
+                                          const void* const* weights, const void* const* biases, const void* x,
+                                          const void* target, void* loss, void* const* grad_weights,
+                                          void* const* grad_biases) {
+    return with_format(format, [&](auto f) {
+        using F = decltype(f);
+        using real = typename F::real;
+        const auto net = network<F>({depth, widths, activation, output_activation, omega}, weights, biases, true);
+        squared_error(threads, net, points, static_cast<const real*>(x), static_cast<const real*>(target),
+                      static_cast<real*>(loss), reinterpret_cast<real* const*>(grad_weights),
+                      reinterpret_cast<real* const*>(grad_biases));
     });
 }

@@ -46,6 +46,7 @@ struct Network {
         int64_t gradient;       // where its weight gradient [out_pad][in_pad] begins
         int64_t input;          // where the elements that enter it begin within a block, per row
         int64_t slope;          // where the slopes of those begin
+        int64_t hidden;         // where what its product gave begins, if it is hidden
     };
 
     int depth, activation, output_activation;
@@ -54,15 +55,19 @@ struct Network {
     std::vector<Layer> layers;
     std::vector<operand, std::allocator<operand>> packed;
     std::vector<real> biases;
+    std::vector<real> first;  // the first layer's weights unrounded, [in][out_pad], where `exact_first`
     int64_t gradients = 0;  // weights' and then biases' gradients of one task, in numbers
     int widest = 0;
-    int64_t row_elements = 0, row_slopes = 0;
+    int64_t row_elements = 0, row_slopes = 0, row_hidden = 0;
 
     Network(int depth, const int32_t* widths, const real* const* weights, const real* const* bias, int activation,
             int output_activation, double omega, bool for_backward);
 
     static int groups(int n) { return (n + F::group - 1) / F::group; }
     bool needs_slopes() const { return activation != Kind::none && activation != Kind::relu; }
+    // A sine turns a coordinate that is rounded to bfloat16 into noise (omega 30, 2^-9), so what enters the first one is
+    // multiplied in float32: little work, for as few columns as there are coordinates.
+    bool exact_first() const { return F::group > 1 && activation == Kind::sine && depth > 1; }
 
 private:
     void pack(const real* weight, int rows, int columns, int64_t row_stride, int64_t column_stride, operand* to);
@@ -107,6 +112,7 @@ Network<F>::Network(int depth, const int32_t* widths, const real* const* weights
         y.gradient = gradients, gradients += static_cast<int64_t>(y.out_pad) * y.in_pad;
         y.input = row_elements, row_elements += y.in_pad;
         y.slope = row_slopes, row_slopes += l > 0 && needs_slopes() ? y.in_pad : 0;
+        y.hidden = row_hidden, row_hidden += l + 1 < depth ? y.out_pad : 0;
         widest = std::max(widest, std::max(y.in_pad, y.out_pad));
     }
     packed.resize(vectors);
@@ -117,6 +123,11 @@ Network<F>::Network(int depth, const int32_t* widths, const real* const* weights
         if (for_backward) pack(weights[l], y.out, y.in, y.in, 1, packed.data() + y.back);
         if (biased) std::copy(bias[l], bias[l] + y.out, biases.begin() + y.bias);
     }
+    if (!exact_first()) return;
+    const Layer& y = layers[0];
+    first.assign(static_cast<int64_t>(y.in) * y.out_pad, real(0));
+    for (int n = 0; n < y.out; ++n)
+        for (int k = 0; k < y.in; ++k) first[static_cast<int64_t>(k) * y.out_pad + n] = weights[0][n * y.in + k];
 }
 
 // The buffers of one block, in a thread's scratch memory.

@@ -57,6 +57,21 @@ Product<F> layer_product(const Network<F>& net, const Block<F>& block, int l) {
     return product;
 }
 
+// x W^T + bias of the first layer for `rows` rows of which the caller gave `live`, in the precision of x.
+template <class F, class real = typename F::real>
+void exact_first(const Network<F>& net, int rows, int live, const real* x, const real* bias, real* to) {
+    const auto& y = net.layers[0];
+    for (int m = 0; m < rows; ++m, to += y.out_pad) {
+        const real* row = x + static_cast<int64_t>(std::min(m, live - 1)) * y.in;
+        for (int n = 0; n < y.out_pad; n += lanes<real>) {
+            vec<real> sum = bias ? load<vec<real>>(bias + n) : vec<real>{};
+            for (int k = 0; k < y.in; ++k)
+                sum = simd::fma(simd::splat<vec<real>>(row[k]), load<vec<real>>(&net.first[k * y.out_pad + n]), sum);
+            store(to + n, sum);
+        }
+    }
+}
+
 // All hidden layers: leaves what enters each layer in the block.
 template <class F>
 void forward_hidden(const Network<F>& net, const Block<F>& block, const typename F::real* x, bool keep_slopes) {
@@ -69,7 +84,10 @@ void forward_hidden(const Network<F>& net, const Block<F>& block, const typename
             product.run();
         } else {
             product.finish = Finish::store, product.c = block.wide;
-            product.run();
+            if (l == 0 && net.exact_first())
+                exact_first(net, block.rows, block.live, x, product.bias, block.wide);
+            else
+                product.run();
             activate<F>(net.activation, net.omega, block.wide, static_cast<int64_t>(block.rows) * product.c_row,
                         product.narrow, nullptr, keep_slopes ? block.slope(net, l + 1) : nullptr);
         }
@@ -147,29 +165,34 @@ const typename F::element* pair_rows(const typename F::element* from, int rows, 
 #endif
 }
 
-// gradient[n][k] += sum over rows of grad[m][n] * input[m][k], and bias_gradient[n] += sum over rows of grad[m][n].
+// gradient[n][k] += sum over rows of grad[m][n] * input[m][k]. Returns the gradients with rows of a group side by side.
 template <class F>
-void weight_gradient(const Network<F>& net, const Block<F>& block, int l, typename F::real* gradient,
-                     typename F::real* bias_gradient) {
-    using real = typename F::real;
+const typename F::element* weight_gradient(const Network<F>& net, const Block<F>& block, int l,
+                                           typename F::real* gradient) {
     const auto& y = net.layers[l];
     const auto* left = pair_rows<F>(block.grad, block.rows, y.out_pad, block.left);
     const auto* right = pair_rows<F>(block.input(net, l), block.rows, y.in_pad, block.right);
-    Product<F> product{y.out_pad, y.in_pad / lanes<real>, block.rows / F::group};
+    Product<F> product{y.out_pad, y.in_pad / lanes<typename F::real>, block.rows / F::group};
     product.a = left, product.a_row = F::group, product.a_group = static_cast<int64_t>(y.out_pad) * F::group;
-    product.b = reinterpret_cast<const typename F::operand*>(right), product.b_group = y.in_pad / lanes<real>;
+    product.b = reinterpret_cast<const typename F::operand*>(right), product.b_group = y.in_pad / lanes<typename F::real>;
     product.packed = false, product.finish = Finish::add, product.c = gradient, product.c_row = y.in_pad;
     product.run();
-    if (!net.biased) return;
+    return left;
+}
+
+// gradient[n] += sum over the first `rows` of grad[m][n], given with rows of a group side by side.
+template <class F>
+void bias_gradient(const typename F::element* grad, int rows, int width, typename F::real* gradient) {
+    using real = typename F::real;
     alignas(64) typename F::element ones[2] = {F::narrow(1), F::narrow(1)};
     const auto one = F::broadcast(ones);
-    const auto* columns = reinterpret_cast<const typename F::operand*>(left);
-    const int vectors = y.out_pad / lanes<real>;
+    const auto* columns = reinterpret_cast<const typename F::operand*>(grad);
+    const int vectors = width / lanes<real>;
     for (int v = 0; v < vectors; ++v) {
-        vec<real> sum = load<vec<real>>(bias_gradient + v * lanes<real>);
-        for (int q = 0; q < block.rows / F::group; ++q)
+        vec<real> sum = load<vec<real>>(gradient + v * lanes<real>);
+        for (int q = 0; q < rows / F::group; ++q)
             sum = F::madd(one, load<typename F::operand>(columns + q * vectors + v), sum);
-        store(bias_gradient + v * lanes<real>, sum);
+        store(gradient + v * lanes<real>, sum);
     }
 }
 
@@ -199,17 +222,49 @@ void input_gradient(const Network<F>& net, Block<F>& block, int l, typename F::r
     std::swap(block.grad, block.spare);
 }
 
-// Adds the block's weight gradients to `gradients` (null: not wanted) and writes grad_x (null: not wanted).
+// From the gradient of the last product (block.grad) to those of all weights (`gradients`; null: not wanted) and of x
+// (grad_x; null: not wanted).
+template <class F>
+void backward_layers(const Network<F>& net, Block<F>& block, typename F::real* gradients, typename F::real* grad_x) {
+    for (int l = net.depth - 1; l >= 0; --l) {
+        const auto& y = net.layers[l];
+        if (gradients) {
+            const auto* grad = weight_gradient(net, block, l, gradients + y.gradient);
+            if (net.biased) bias_gradient<F>(grad, block.rows, y.out_pad, gradients + net.gradients + y.bias);
+        }
+        if (l > 0 || grad_x) input_gradient(net, block, l, grad_x);
+    }
+}
+
 template <class F>
 void backward_block(const Network<F>& net, Block<F>& block, const typename F::real* x, const typename F::real* grad_out,
                     typename F::real* gradients, typename F::real* grad_x) {
     forward_hidden(net, block, x, true);
     output_gradient(net, block, grad_out);
-    for (int l = net.depth - 1; l >= 0; --l) {
-        const auto& y = net.layers[l];
-        if (gradients) weight_gradient(net, block, l, gradients + y.gradient, gradients + net.gradients + y.bias);
-        if (l > 0 || grad_x) input_gradient(net, block, l, grad_x);
-    }
+    backward_layers(net, block, gradients, grad_x);
+}
+
+// Returns the block's share of the mean squared error and adds its weight gradients (null: not wanted). `share` is one
+// over the count of all numbers.
+template <class F>
+typename F::real squared_error_block(const Network<F>& net, Block<F>& block, const typename F::real* x,
+                                     const typename F::real* target, typename F::real share,
+                                     typename F::real* gradients) {
+    using real = typename F::real;
+    const auto& last = net.layers[net.depth - 1];
+    forward_hidden(net, block, x, gradients != nullptr);
+    forward_last(net, block, block.wide);
+    real sum = 0;
+    for (int m = 0; m < block.rows; ++m)
+        for (int n = 0; n < last.out_pad; ++n) {
+            const bool given = m < block.live && n < last.out;
+            const int64_t at = static_cast<int64_t>(m) * last.out_pad + n;
+            const real difference = given ? block.wide[at] - target[static_cast<int64_t>(m) * last.out + n] : real(0);
+            sum += difference * difference;
+            block.grad[at] = F::narrow(2 * share * difference);
+        }
+    if (gradients) backward_layers<F>(net, block, gradients, nullptr);
+    return sum * share;
 }
 
 }  // namespace mlp

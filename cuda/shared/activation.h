@@ -39,4 +39,35 @@ SHARED_FN Result<V> apply(V z, T omega) {
     }
 }
 
+template <class V>
+struct Derivatives {
+    V value, first, second, third;
+};
+
+// The activation and its derivatives up to the third: what second derivatives of a network, and their gradients, need.
+template <Kind kind, class V, class T>
+SHARED_FN Derivatives<V> derivatives(V z, T omega) {
+    const V zero = V{};
+    const V one = zero + T(1);
+    if constexpr (kind == relu) {
+        return {z > zero ? z : (z <= zero ? zero : z), z > zero ? one : zero, zero, zero};
+    } else if constexpr (kind == sine) {
+        V s, c;
+        sincos_(z * omega, s, c);
+        const V square = zero + omega * omega;
+        return {s, c * omega, -(s * square), -(c * (square * omega))};
+    } else if constexpr (kind == softplus || kind == sigmoid) {
+        const auto r = apply<kind>(z, omega);
+        const V share = kind == sigmoid ? r.value : r.slope;
+        const V slope = share * (one - share), curve = slope * (one - share - share);
+        if constexpr (kind == softplus) return {r.value, share, slope, curve};
+        return {share, slope, curve, slope * (one - slope * T(6))};
+    } else if constexpr (kind == exponential) {
+        const V value = exp_(z);
+        return {value, value, value, value};
+    } else {
+        return {z, one, zero, zero};
+    }
+}
+
 }  // namespace activation

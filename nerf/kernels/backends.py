@@ -21,6 +21,7 @@ class Ops:
     hash_encode: Callable
     mlp: Callable
     mlp_jet: Callable
+    mlp_squared_error: Callable
     composite: Callable
     transmittance: Callable
     march: Callable
@@ -59,8 +60,11 @@ def load(name: str) -> Ops:
     from nerf.kernels import composite, cpu, hash_encode, march, mlp, mlp_jet
 
     if choose(name)[0] == "cpu":
-        return Ops("cpu", cpu.hash_encode, cpu.mlp, mlp_jet.mlp_jet, cpu.composite, cpu.transmittance, cpu.march)
+        return Ops(
+            "cpu", cpu.hash_encode, cpu.mlp, cpu.mlp_jet, cpu.mlp_squared_error,
+            cpu.composite, cpu.transmittance, cpu.march,
+        )  # fmt: skip
     return Ops(
-        "reference", hash_encode.hash_encode, mlp.mlp, mlp_jet.mlp_jet,
+        "reference", hash_encode.hash_encode, mlp.mlp, mlp_jet.mlp_jet, mlp.mlp_squared_error,
         composite.composite, composite.transmittance, march.march,
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """The `cpu` backend: C++ kernels (cuda/cpu) on torch's memory.
 
-Every op has the name, the arguments and the meaning of its `reference` (hash_encode.py, mlp.py, composite.py,
-march.py). Gradients are first derivatives only. Results don't depend on the number of threads, which is torch's, and a
-repeated call gives the same bits.
+Every op has the name, the arguments and the meaning of its `reference` (hash_encode.py, mlp.py, mlp_jet.py,
+composite.py, march.py). Gradients are first derivatives only. Results don't depend on the number of threads, which is
+torch's, and a repeated call gives the same bits.
 
 Set OMP_WAIT_POLICY=PASSIVE before torch is imported: by default its idle threads spin, on the cores that these want.
 """
@@ -10,46 +10,23 @@ Set OMP_WAIT_POLICY=PASSIVE before torch is imported: by default its idle thread
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nerf.kernels.composite import Composited
-from nerf.kernels.cpu_library import KernelError, call, level, suffix, why_not
+from nerf.kernels.cpu_library import KernelError, call, first_derivatives, level, suffix, why_not
+from nerf.kernels.cpu_mlp import mlp, mlp_jet, mlp_squared_error
 from nerf.kernels.hash_encode import GridGeometry
 from nerf.kernels.march import Marched, distance_to_steps
-from nerf.kernels.mlp import ACTIVATIONS
 from nerf.kernels.space import Space
 
-__all__ = ["KernelError", "composite", "hash_encode", "level", "march", "mlp", "transmittance", "why_not"]
-
-FORMATS = ("float32", "bfloat16", "float64")  # `Format` in cuda/cpu/mlp.cpp
-
-
-class _FirstDerivative(torch.autograd.Function):
-    """Passes gradients on, and says what to do where they are differentiated once more."""
-
-    @staticmethod
-    def forward(ctx, op, *grads):
-        ctx.op = op
-        return grads
-
-    @staticmethod
-    def backward(ctx, *_):
-        raise RuntimeError(f"{ctx.op}: the cpu backend has no second derivatives; use backend reference for them")
-
-
-def _once(op: str, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Gradients that an op's backward returns: each a fresh tensor, or None."""
-    if not torch.is_grad_enabled():
-        return grads
-    given = iter(_FirstDerivative.apply(op, *(grad.requires_grad_() for grad in grads if grad is not None)))
-    return tuple(None if grad is None else next(given) for grad in grads)
-
+__all__ = [
+    "KernelError", "composite", "hash_encode", "level", "march", "mlp", "mlp_jet", "mlp_squared_error", "transmittance",
+    "why_not",
+]  # fmt: skip
 
 @cache
 def _geometry_arguments(geometry: GridGeometry) -> tuple[object, ...]:
@@ -85,7 +62,7 @@ class _HashEncode(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_table = torch.empty_like(table)
             call(f"nerf_hash_encode_table_{kind}", *shape, grad, grad_table)
-        return *_once("hash_encode", grad_x, grad_table), None
+        return *first_derivatives("hash_encode", grad_x, grad_table), None
 
 
 def hash_encode(
@@ -98,73 +75,6 @@ def hash_encode(
     if x_unit.ndim != 2 or x_unit.shape[1] != 3:
         raise ValueError(f"hash_encode: expected points of shape (p, 3), found {tuple(x_unit.shape)}")
     return _HashEncode.apply(x_unit.contiguous(), table.contiguous(), geometry)
-
-
-def _addresses(tensors: Sequence[Tensor] | None) -> object:
-    return None if tensors is None else (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
-
-
-class _Mlp(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, shape, depth, *parameters):
-        ctx.save_for_backward(x, *parameters)
-        ctx.shape, ctx.depth = shape, depth
-        weights, biases = parameters[:depth], parameters[depth:] or None
-        out = x.new_empty(len(x), weights[-1].shape[0])
-        call("nerf_mlp", shape[0], len(x), *shape[1:], _addresses(weights), _addresses(biases), x, out)
-        return out
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, *parameters = (tensor.detach() for tensor in ctx.saved_tensors)
-        weights, biases = parameters[: ctx.depth], parameters[ctx.depth :] or None
-        grad = grad.detach().contiguous()
-        grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        wanted = any(ctx.needs_input_grad[3:])
-        grad_weights = [torch.empty_like(weight) for weight in weights] if wanted else None
-        grad_biases = [torch.empty_like(bias) for bias in biases] if wanted and biases else None
-        arguments = (ctx.shape[0], len(x), *ctx.shape[1:], _addresses(weights), _addresses(biases), x, grad, grad_x)
-        call("nerf_mlp_backward", *arguments, _addresses(grad_weights), _addresses(grad_biases))
-        made = [*(grad_weights or ()), *(grad_biases or ())] or [None] * len(parameters)
-        kept = [value if needed else None for value, needed in zip(made, ctx.needs_input_grad[3:])]
-        grad_x, *grads = _once("mlp", grad_x, *kept)
-        return grad_x, None, None, *grads
-
-
-def mlp(
-    x: Float[Tensor, "p i"],
-    weights: Sequence[Float[Tensor, "_ _"]],
-    biases: Sequence[Float[Tensor, "_"]] | None,
-    activation: str = "relu",
-    output_activation: str = "none",
-    omega: float = 30.0,
-    dtype: str = "auto",
-) -> Float[Tensor, "p o"]:
-    """`nerf.kernels.mlp.mlp`, all layers in one pass.
-
-    Args:
-        dtype: what the products are of; sums are float32 in any case. "bfloat16" takes a processor that multiplies it.
-            "auto": bfloat16 there, and float32 elsewhere and for sines, which turn a rounded phase into noise.
-    """
-    for name in (activation, output_activation):
-        if name not in ACTIVATIONS:
-            raise ValueError(f"mlp: expected one of {', '.join(ACTIVATIONS)}, found {name!r}")
-    widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
-    shapes = [(after, before) for before, after in pairwise(widths)]
-    if x.ndim != 2 or x.shape[1] != widths[0] or [tuple(weight.shape) for weight in weights] != shapes:
-        found = [tuple(weight.shape) for weight in weights]
-        raise ValueError(f"mlp: inputs {tuple(x.shape)} and weights {found} don't follow one another")
-    if biases is not None and [tuple(bias.shape) for bias in biases] != [(width,) for width in widths[1:]]:
-        raise ValueError(f"mlp: expected biases of lengths {widths[1:]}, found {[tuple(b.shape) for b in biases]}")
-    if dtype not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"mlp: expected dtype auto, float32 or bfloat16, found {dtype!r}")
-    parameters = [tensor.contiguous() for tensor in (*weights, *(biases or ()))]
-    if dtype == "auto":
-        dtype = "bfloat16" if level() == "v4bf16" and "sine" not in (activation, output_activation) else "float32"
-    number = "float64" if suffix("mlp", x, *parameters) == "f64" else dtype
-    kinds = (ACTIVATIONS.index(activation), ACTIVATIONS.index(output_activation))
-    shape = (FORMATS.index(number), len(weights), (ctypes.c_int32 * len(widths))(*widths), *kinds, omega)
-    return _Mlp.apply(x.contiguous(), shape, len(weights), *parameters)
 
 
 class _Composite(torch.autograd.Function):
@@ -195,7 +105,7 @@ class _Composite(torch.autograd.Function):
             with torch.no_grad():
                 grad_background = (1 - opacity)[:, None] * grad_out
                 grad_background = grad_background.sum(0, keepdim=True) if rows == 1 else grad_background
-        return *_once("composite", grad_density, grad_rgb, grad_background), None, None, None
+        return *first_derivatives("composite", grad_density, grad_rgb, grad_background), None, None, None
 
 
 def _check_offsets(op: str, offsets: Tensor, samples: int) -> Tensor:

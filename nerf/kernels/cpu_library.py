@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-INTERFACE = 1  # nerf_cpu_interface in cuda/cpu/module.cpp; both change with what functions there are and what they take
+INTERFACE = 2  # nerf_cpu_interface in cuda/cpu/module.cpp; both change with what functions there are and what they take
 LEVELS = ("generic", "v2", "v3", "v4", "v4bf16")  # each runs what the ones before it run
 
 
@@ -45,6 +45,9 @@ _ARGUMENTS = {
     **{f"{name}_{suffix}": codes for name, codes in _BY_TYPE.items() for suffix in ("f32", "f64")},
     "nerf_mlp": _MLP,
     "nerf_mlp_backward": _MLP + "ppp",
+    "nerf_mlp_squared_error": _MLP + "ppp",
+    "nerf_mlp_jet": _MLP[:-1] + "ipp",  # how many forms, the forms, and the result
+    "nerf_mlp_jet_backward": _MLP[:-1] + "ippppp",
     "nerf_march": "ilppppppiippp",
     "nerf_march_take": "ippp",
 }
@@ -135,3 +138,24 @@ def forget() -> None:
     """Choose anew at the next call: for tests, which go through the levels."""
     _select.cache_clear()
     _library.cache_clear()
+
+
+class _FirstDerivative(torch.autograd.Function):
+    """Passes gradients on, and says what to do where they are differentiated once more."""
+
+    @staticmethod
+    def forward(ctx, op, *grads):
+        ctx.op = op
+        return grads
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise RuntimeError(f"{ctx.op}: the cpu backend has no second derivatives; use backend reference for them")
+
+
+def first_derivatives(op: str, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Gradients that an op's backward returns: each a fresh tensor, or None."""
+    if not torch.is_grad_enabled():
+        return grads
+    given = iter(_FirstDerivative.apply(op, *(grad.requires_grad_() for grad in grads if grad is not None)))
+    return tuple(None if grad is None else next(given) for grad in grads)

@@ -50,3 +50,15 @@ def mlp(
         x = F.linear(x, weight, None if biases is None else biases[index])
         x = activate(x, output_activation if index == len(weights) - 1 else activation, omega)
     return x
+
+
+def mlp_squared_error(
+    x: Float[Tensor, "p i"],
+    target: Float[Tensor, "p o"],
+    weights: Sequence[Float[Tensor, "_ _"]],
+    biases: Sequence[Float[Tensor, "_"]] | None,
+    activation: str = "sine",
+    omega: float = 30.0,
+) -> Float[Tensor, ""]:
+    """Mean squared difference of `mlp` (without an output activation) from `target`, over all points and outputs."""
+    return F.mse_loss(mlp(x, weights, biases, activation, "none", omega), target)

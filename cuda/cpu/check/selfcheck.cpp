@@ -23,6 +23,13 @@ const char* nerf_mlp(int, int, int64_t, int, const int32_t*, int, int, double, c
                      const void*, void*);
 const char* nerf_mlp_backward(int, int, int64_t, int, const int32_t*, int, int, double, const void* const*,
                               const void* const*, const void*, const void*, void*, void* const*, void* const*);
+const char* nerf_mlp_squared_error(int, int, int64_t, int, const int32_t*, int, int, double, const void* const*,
+                                   const void* const*, const void*, const void*, void*, void* const*, void* const*);
+const char* nerf_mlp_jet(int, int, int64_t, int, const int32_t*, int, int, double, const void* const*,
+                         const void* const*, const void*, int, const void*, void*);
+const char* nerf_mlp_jet_backward(int, int, int64_t, int, const int32_t*, int, int, double, const void* const*,
+                                  const void* const*, const void*, int, const void*, const void*, void*, void* const*,
+                                  void* const*);
 const char* nerf_composite_f32(int, int64_t, int64_t, const int64_t*, const float*, const float*, const float*,
                                const float*, const float*, float*, float*, float*, float*);
 const char* nerf_composite_backward_f32(int, int64_t, int64_t, const int64_t*, const float*, const float*, const float*,
@@ -101,6 +108,10 @@ void check_mlp(int64_t points, std::vector<int32_t> widths, int format, int acti
         return p;
     };
     const auto w = addresses(weights), b = addresses(biases);
+    const int forms = 2, streams = 1 + widths[0] + forms;
+    const bool jets = widths[0] <= 8;
+    const Floats matrices(forms * widths[0] * widths[0], 0.5f);
+    const Floats jet_grad = random_floats(jets ? streams * points * widths[depth] : 0);
     same_bits("mlp", points, [&](int threads, std::vector<Floats>& results) {
         Floats out(points * widths[depth]), to_x(x.size());
         std::vector<Floats> to_weights = weights, to_biases = biases;
@@ -112,8 +123,28 @@ void check_mlp(int64_t points, std::vector<int32_t> widths, int format, int acti
                                   x.data(), grad.data(), to_x.data(), tw.data(), tb.data()),
                 "mlp");
         results = {out, to_x};
-        for (auto& a : to_weights) results.push_back(a);
-        for (auto& a : to_biases) results.push_back(a);
+        const auto keep = [&] {
+            for (auto& a : to_weights) results.push_back(a);
+            for (auto& a : to_biases) results.push_back(a);
+        };
+        keep();
+        Floats loss(1);
+        require(nerf_mlp_squared_error(threads, format, points, depth, widths.data(), activation, 0, 3.0, w.data(),
+                                       b.data(), x.data(), grad.data(), loss.data(), tw.data(), tb.data()),
+                "squared error");
+        results.push_back(loss);
+        keep();
+        if (!jets) return;
+        Floats jet(jet_grad.size());
+        require(nerf_mlp_jet(threads, format, points, depth, widths.data(), activation, 0, 3.0, w.data(), b.data(),
+                             x.data(), forms, matrices.data(), jet.data()),
+                "jet");
+        require(nerf_mlp_jet_backward(threads, format, points, depth, widths.data(), activation, 0, 3.0, w.data(),
+                                      b.data(), x.data(), forms, matrices.data(), jet_grad.data(), to_x.data(),
+                                      tw.data(), tb.data()),
+                "jet");
+        results.push_back(jet), results.push_back(to_x);
+        keep();
     });
 }
 

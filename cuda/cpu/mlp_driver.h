@@ -1,0 +1,72 @@
+// What the entry points of the fused network share: number formats, and a reduction of weight gradients that does not
+// depend on how many threads there are.
+#pragma once
+
+#include "abi.h"
+#include "mlp_passes.h"
+#include "threads.h"
+
+namespace mlp {
+
+enum Format { float32, bfloat16, float64 };  // nerf.kernels.cpu passes these
+
+// Calls task(accumulator, first block, end of blocks, sums) for accumulators that follow from the call alone, each filled
+// in order by one thread, and adds them in order: the same bits for any number of threads. `sums` holds `extra` numbers
+// of the caller's after the network's gradients; their totals go to `extras`.
+template <class F, class Fn>
+void reduce_gradients(int threads, const Network<F>& net, int64_t blocks, typename F::real* const* grad_weights,
+                      typename F::real* const* grad_biases, int extra, typename F::real* extras, Fn&& task) {
+    using real = typename F::real;
+    const int64_t accumulators = std::max<int64_t>(1, std::min<int64_t>(64, blocks / 8));
+    const int64_t numbers = grad_weights ? net.gradients + static_cast<int64_t>(net.biases.size()) : 0;
+    const int64_t size = (numbers + extra + 15) / 16 * 16;  // whole cache lines
+    std::vector<real> sums(accumulators * size, real(0));
+    threads::parallel_for(threads, accumulators, [&](int64_t a) {
+        real* own = sums.data() + a * size;
+        task(blocks * a / accumulators, blocks * (a + 1) / accumulators, numbers ? own : nullptr, own + numbers);
+    });
+    const auto total = [&](int64_t at) {
+        real sum = 0;
+        for (int64_t a = 0; a < accumulators; ++a) sum += sums[a * size + at];
+        return sum;
+    };
+    for (int i = 0; i < extra; ++i) extras[i] = total(numbers + i);
+    if (!numbers) return;
+    threads::parallel_for(threads, net.depth, [&](int64_t l) {
+        const auto& y = net.layers[l];
+        for (int n = 0; n < y.out; ++n) {
+            for (int k = 0; k < y.in; ++k)
+                grad_weights[l][n * y.in + k] = total(y.gradient + static_cast<int64_t>(n) * y.in_pad + k);
+            if (net.biased) grad_biases[l][n] = total(net.gradients + y.bias + n);
+        }
+    });
+}
+
+struct Shape {  // as the entry points take it
+    int depth;
+    const int32_t* widths;
+    int activation, output_activation;
+    double omega;
+};
+
+// Calls fn with the format's type, or returns what is missing.
+template <class Fn>
+const char* with_format(int format, Fn&& fn) {
+    switch (format) {
+        case float32: return guarded([&] { fn(Plain<float>()); });
+        case float64: return guarded([&] { fn(Plain<double>()); });
+#if defined(__AVX512BF16__)
+        case bfloat16: return guarded([&] { fn(BFloat16()); });
+#endif
+        default: return "this build can't multiply bfloat16 numbers";
+    }
+}
+
+template <class F>
+Network<F> network(const Shape& s, const void* const* weights, const void* const* biases, bool for_backward) {
+    using P = const typename F::real* const*;
+    return Network<F>(s.depth, s.widths, reinterpret_cast<P>(weights), reinterpret_cast<P>(biases), s.activation,
+                      s.output_activation, s.omega, for_backward);
+}
+
+}  // namespace mlp

@@ -1,0 +1,82 @@
+// The entry points of the fused network with derivatives. See nerf/kernels/mlp_jet.py for the definition.
+#include "mlp_jet.h"
+
+#include "mlp_driver.h"
+
+namespace {
+
+using namespace mlp;
+
+// Points of a block: as for a plain network, but each has a row a stream.
+template <class F>
+int block_points(const Network<F>& net, int streams) {
+    constexpr int64_t budget = 384 * 1024;
+    int points = 4;
+    while (points < 64 && JetBlock<F>::bytes(net, points * 2, streams) <= budget) points *= 2;
+    return points;
+}
+
+template <class F>
+void forward(int threads, const Network<F>& net, const Forms<F>& forms, int64_t points, const typename F::real* x,
+             typename F::real* out) {
+    const int rows = block_points(net, forms.streams()), in = net.layers.front().in, width = net.layers.back().out;
+    const int64_t per_task = rows * 8;
+    threads::parallel_for(threads, (points + per_task - 1) / per_task, [&](int64_t task) {
+        JetBlock<F> block(net, rows, forms.streams(), threads::scratch(JetBlock<F>::bytes(net, rows, forms.streams())));
+        const int64_t end = std::min(points, (task + 1) * per_task);
+        for (int64_t p = task * per_task; p < end; p += rows) {
+            block.set_points(static_cast<int>(std::min<int64_t>(rows, end - p)), forms.streams());
+            jet_forward_block(net, block, forms, x + p * in, out + p * width, points);
+        }
+    });
+}
+
+template <class F>
+void backward(int threads, const Network<F>& net, const Forms<F>& forms, int64_t points, const typename F::real* x,
+              const typename F::real* grad_out, typename F::real* grad_x, typename F::real* const* grad_weights,
+              typename F::real* const* grad_biases) {
+    const int rows = block_points(net, forms.streams()), in = net.layers.front().in, width = net.layers.back().out;
+    const auto task = [&](int64_t first, int64_t end, typename F::real* gradients, typename F::real*) {
+        JetBlock<F> block(net, rows, forms.streams(), threads::scratch(JetBlock<F>::bytes(net, rows, forms.streams())));
+        for (int64_t p = first * rows; p < std::min(points, end * rows); p += rows) {
+            block.set_points(static_cast<int>(std::min<int64_t>(rows, points - p)), forms.streams());
+            jet_backward_block(net, block, forms, x + p * in, grad_out + p * width, points, gradients,
+                               grad_x ? grad_x + p * in : nullptr);
+        }
+    };
+    reduce_gradients(threads, net, (points + rows - 1) / rows, grad_weights, grad_biases, 0, nullptr, task);
+}
+
+}  // namespace
+
+EXPORT int nerf_mlp_jet_max_dims() { return max_dims; }
+EXPORT int nerf_mlp_jet_max_forms() { return max_forms; }
+
+// forms: count symmetric matrices of widths[0] x widths[0]. out: 1 + widths[0] + count streams of points x outputs.
+EXPORT const char* nerf_mlp_jet(int threads, int format, int64_t points, int depth, const int32_t* widths,
+                                int activation, int output_activation, double omega, const void* const* weights,
+                                const void* const* biases, const void* x, int count, const void* forms, void* out) {
+    return with_format(format, [&](auto f) {
+        using F = decltype(f);
+        using real = typename F::real;
+        const auto net = network<F>({depth, widths, activation, output_activation, omega}, weights, biases, false);
+        forward(threads, net, Forms<F>{widths[0], count, static_cast<const real*>(forms)}, points,
+                static_cast<const real*>(x), static_cast<real*>(out));
+    });
+}
+
+// grad_out: as `out` of nerf_mlp_jet. grad_x, grad_weights: null where not wanted.
+EXPORT const char* nerf_mlp_jet_backward(int threads, int format, int64_t points, int depth, const int32_t* widths,
+                                         int activation, int output_activation, double omega,
+                                         const void* const* weights, const void* const* biases, const void* x,
+                                         int count, const void* forms, const void* grad_out, void* grad_x,
+                                         void* const* grad_weights, void* const* grad_biases) {
+    return with_format(format, [&](auto f) {
+        using F = decltype(f);
+        using real = typename F::real;
+        const auto net = network<F>({depth, widths, activation, output_activation, omega}, weights, biases, true);
+        backward(threads, net, Forms<F>{widths[0], count, static_cast<const real*>(forms)}, points,
+                 static_cast<const real*>(x), static_cast<const real*>(grad_out), static_cast<real*>(grad_x),
+                 reinterpret_cast<real* const*>(grad_weights), reinterpret_cast<real* const*>(grad_biases));
+    });
+}

@@ -1,0 +1,201 @@
+"""The fused network of the `cpu` backend: value, squared error, and derivatives by the inputs."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nerf.kernels.cpu_library import call, first_derivatives, level, suffix
+from nerf.kernels.mlp import ACTIVATIONS
+from nerf.kernels.mlp_jet import Jet
+
+FORMATS = ("float32", "bfloat16", "float64")  # `Format` in cuda/cpu/mlp_driver.h
+MAX_DIMS, MAX_FORMS = 8, 36  # of mlp_jet; cuda/cpu/mlp_jet.h
+
+
+def _addresses(tensors: Sequence[Tensor] | None) -> object:
+    return None if tensors is None else (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+def _arguments(
+    op: str,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor] | None,
+    activations: tuple[str, str],
+    omega: float,
+    dtype: str,
+) -> tuple[tuple[object, ...], list[Tensor]]:
+    """What the kernels take before the tensors (format, depth, widths, activations, omega), and all parameters; checked."""
+    for name in activations:
+        if name not in ACTIVATIONS:
+            raise ValueError(f"{op}: expected one of {', '.join(ACTIVATIONS)}, found {name!r}")
+    widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
+    shapes = [(after, before) for before, after in pairwise(widths)]
+    if x.ndim != 2 or x.shape[1] != widths[0] or [tuple(weight.shape) for weight in weights] != shapes:
+        found = [tuple(weight.shape) for weight in weights]
+        raise ValueError(f"{op}: inputs {tuple(x.shape)} and weights {found} don't follow one another")
+    if biases is not None and [tuple(bias.shape) for bias in biases] != [(width,) for width in widths[1:]]:
+        raise ValueError(f"{op}: expected biases of lengths {widths[1:]}, found {[tuple(b.shape) for b in biases]}")
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"{op}: expected dtype auto, float32 or bfloat16, found {dtype!r}")
+    parameters = [tensor.contiguous() for tensor in (*weights, *(biases or ()))]
+    if dtype == "auto":
+        dtype = "bfloat16" if level() == "v4bf16" and "sine" not in activations else "float32"
+    number = "float64" if suffix(op, x, *parameters) == "f64" else dtype
+    kinds = [ACTIVATIONS.index(name) for name in activations]
+    return (FORMATS.index(number), len(weights), (ctypes.c_int32 * len(widths))(*widths), *kinds, omega), parameters
+
+
+class _Mlp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, shape, depth, *parameters):
+        ctx.save_for_backward(x, *parameters)
+        ctx.shape, ctx.depth = shape, depth
+        weights, biases = parameters[:depth], parameters[depth:] or None
+        out = x.new_empty(len(x), weights[-1].shape[0])
+        call("nerf_mlp", shape[0], len(x), *shape[1:], _addresses(weights), _addresses(biases), x, out)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, *parameters = (tensor.detach() for tensor in ctx.saved_tensors)
+        weights, biases = parameters[: ctx.depth], parameters[ctx.depth :] or None
+        grad = grad.detach().contiguous()
+        grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        wanted = any(ctx.needs_input_grad[3:])
+        grad_weights = [torch.empty_like(weight) for weight in weights] if wanted else None
+        grad_biases = [torch.empty_like(bias) for bias in biases] if wanted and biases else None
+        arguments = (ctx.shape[0], len(x), *ctx.shape[1:], _addresses(weights), _addresses(biases), x, grad, grad_x)
+        call("nerf_mlp_backward", *arguments, _addresses(grad_weights), _addresses(grad_biases))
+        made = [*(grad_weights or ()), *(grad_biases or ())] or [None] * len(parameters)
+        kept = [value if needed else None for value, needed in zip(made, ctx.needs_input_grad[3:])]
+        grad_x, *grads = first_derivatives("mlp", grad_x, *kept)
+        return grad_x, None, None, *grads
+
+
+def mlp(
+    x: Float[Tensor, "p i"],
+    weights: Sequence[Float[Tensor, "_ _"]],
+    biases: Sequence[Float[Tensor, "_"]] | None,
+    activation: str = "relu",
+    output_activation: str = "none",
+    omega: float = 30.0,
+    dtype: str = "auto",
+) -> Float[Tensor, "p o"]:
+    """`nerf.kernels.mlp.mlp`, all layers in one pass.
+
+    Args:
+        dtype: what the products are of; sums are float32 in any case. "bfloat16" takes a processor that multiplies it.
+            "auto": bfloat16 there, and float32 elsewhere and for sines, which turn a rounded phase into noise: a SIREN in
+            bfloat16, of which the first layer is float32 all the same, is fitted to 40 dB or so, not to 60.
+    """
+    shape, parameters = _arguments("mlp", x, weights, biases, (activation, output_activation), omega, dtype)
+    return _Mlp.apply(x.contiguous(), shape, len(weights), *parameters)
+
+
+class _SquaredError(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, target, shape, depth, *parameters):
+        weights, biases = parameters[:depth], parameters[depth:] or None
+        loss = x.new_empty(())
+        wanted = any(ctx.needs_input_grad[4:])
+        grads = [torch.empty_like(parameter) for parameter in parameters] if wanted else None
+        by_weight = None if grads is None else _addresses(grads[:depth])
+        by_bias = None if grads is None or biases is None else _addresses(grads[depth:])
+        addresses = (_addresses(weights), _addresses(biases), x, target, loss)
+        call("nerf_mlp_squared_error", shape[0], len(x), *shape[1:], *addresses, by_weight, by_bias)
+        ctx.save_for_backward(*(grads or ()))
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad):
+        made = [grad.detach() * value for value in ctx.saved_tensors]
+        kept = [value if needed else None for value, needed in zip(made, ctx.needs_input_grad[4:])]
+        return None, None, None, None, *first_derivatives("mlp_squared_error", *kept)
+
+
+def mlp_squared_error(
+    x: Float[Tensor, "p i"],
+    target: Float[Tensor, "p o"],
+    weights: Sequence[Float[Tensor, "_ _"]],
+    biases: Sequence[Float[Tensor, "_"]] | None,
+    activation: str = "sine",
+    omega: float = 30.0,
+    dtype: str = "auto",
+) -> Float[Tensor, ""]:
+    """`nerf.kernels.mlp.mlp_squared_error`: loss and gradients from one forward and one backward pass over the points.
+
+    Args:
+        dtype: as `mlp` takes it.
+    """
+    shape, parameters = _arguments("mlp_squared_error", x, weights, biases, (activation, "none"), omega, dtype)
+    if target.shape != (len(x), len(weights[-1])):
+        expected = (len(x), len(weights[-1]))
+        raise ValueError(f"mlp_squared_error: expected a target of shape {expected}, found {tuple(target.shape)}")
+    suffix("mlp_squared_error", x, target)
+    if torch.is_grad_enabled() and (x.requires_grad or target.requires_grad):
+        raise ValueError("mlp_squared_error: the cpu backend has no gradient to x and target; use mlp")
+    return _SquaredError.apply(x.contiguous(), target.contiguous(), shape, len(weights), *parameters)
+
+
+class _Jet(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, forms, shape, depth, *parameters):
+        ctx.save_for_backward(x, forms, *parameters)
+        ctx.shape, ctx.depth = shape, depth
+        weights, biases = parameters[:depth], parameters[depth:] or None
+        out = x.new_empty(1 + x.shape[1] + len(forms), len(x), len(weights[-1]))
+        addresses = (_addresses(weights), _addresses(biases), x, len(forms), forms, out)
+        call("nerf_mlp_jet", shape[0], len(x), *shape[1:], *addresses)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, forms, *parameters = (tensor.detach() for tensor in ctx.saved_tensors)
+        weights, biases = parameters[: ctx.depth], parameters[ctx.depth :] or None
+        grad = grad.detach().contiguous()
+        grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        grads = [torch.empty_like(parameter) for parameter in parameters] if any(ctx.needs_input_grad[4:]) else None
+        by_weight = None if grads is None else _addresses(grads[: ctx.depth])
+        by_bias = None if grads is None or biases is None else _addresses(grads[ctx.depth :])
+        addresses = (_addresses(weights), _addresses(biases), x, len(forms), forms, grad, grad_x, by_weight, by_bias)
+        call("nerf_mlp_jet_backward", ctx.shape[0], len(x), *ctx.shape[1:], *addresses)
+        made: list[Tensor | None] = [*grads] if grads else [None] * len(parameters)
+        kept = [value if needed else None for value, needed in zip(made, ctx.needs_input_grad[4:])]
+        grad_x, *kept = first_derivatives("mlp_jet", grad_x, *kept)
+        return grad_x, None, None, None, *kept
+
+
+def mlp_jet(
+    x: Float[Tensor, "p d"],
+    weights: Sequence[Float[Tensor, "_ _"]],
+    biases: Sequence[Float[Tensor, "_"]] | None,
+    forms: Float[Tensor, "m d d"],
+    activation: str = "sine",
+    omega: float = 30.0,
+    dtype: str = "float32",
+) -> Jet:
+    """`nerf.kernels.mlp_jet.mlp_jet`, all layers in one pass; the backward pass keeps nothing but the inputs.
+
+    Args:
+        dtype: as `mlp` takes it, but float32 unless asked: a second derivative is a difference of large numbers.
+    """
+    shape, parameters = _arguments("mlp_jet", x, weights, biases, (activation, "none"), omega, dtype)
+    dims, expected = x.shape[1], (len(forms), x.shape[1], x.shape[1])
+    if forms.shape != expected or not torch.equal(forms, forms.mT):
+        raise ValueError(f"mlp_jet: expected symmetric forms of shape {expected}, found shape {tuple(forms.shape)}")
+    if dims > MAX_DIMS or len(forms) > MAX_FORMS:
+        raise ValueError(
+            f"mlp_jet: the cpu backend takes up to {MAX_DIMS} coordinates and {MAX_FORMS} forms, found {dims} and"
+            f" {len(forms)}; use backend reference"
+        )
+    suffix("mlp_jet", x, forms)
+    streams = _Jet.apply(x.contiguous(), forms.contiguous(), shape, len(weights), *parameters)
+    value, gradient, second = streams.split([1, dims, len(forms)])
+    return Jet(value[0], gradient.permute(1, 2, 0), second.permute(1, 2, 0))
