@@ -22,6 +22,7 @@ from nerf.kernels import BackendError, Ops, choose, keep_memory, load
 from siren.loop import FitError, Progress, Schedule
 
 T = TypeVar("T")
+BAR = "{desc} {percentage:3.0f}%|{bar:24}| {postfix}"
 
 
 class Interrupted(Exception):
@@ -71,11 +72,10 @@ def follow(progress: Generator[Progress, None, None], name: str, again: str = ""
     stop: list[int] = []
     kept = {number: signal.signal(number, lambda *_: stop.append(1)) for number in (signal.SIGINT, signal.SIGTERM)}
     shown, last = 0.0, None
-    bar: Any = tqdm(
-        total=100, bar_format="{desc} {percentage:3.0f}%|{bar:24}| {postfix}", desc=name, dynamic_ncols=True
-    )
+    bar: Any = None
     try:
         for last in progress:
+            bar = bar or tqdm(total=100, bar_format=BAR, desc=name, dynamic_ncols=True)
             if time.monotonic() - shown > 0.3 or last.share >= 1:
                 shown = time.monotonic()
                 bar.n = round(100 * last.share, 1)
@@ -84,7 +84,8 @@ def follow(progress: Generator[Progress, None, None], name: str, again: str = ""
                 progress.close()  # saves
                 raise Interrupted(again)
     finally:
-        bar.close()
+        if bar is not None:
+            bar.close()
         for number, handler in kept.items():
             signal.signal(number, handler)
     if last is None:
