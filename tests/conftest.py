@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 import tests.typechecker  # noqa: F401 (the hook finds it by its name)
 
 # Before anything imports the packages: each call checks that its tensors have the annotated types and shapes.
-install_import_hook(["data", "nerf", "siren"], "tests.typechecker.typechecker")
+install_import_hook(["data", "nerf", "siren", "apps"], "tests.typechecker.typechecker")
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 

@@ -1,0 +1,1 @@
+"""What a person opens: measurements, and in time a viewer."""

@@ -1,0 +1,209 @@
+"""How fast a SIREN is here: `python -m apps.benchmark`.
+
+Every row is checked against plain torch before it is timed, and stands beside what this machine's matrix products reach in
+the same run. Times are the best of a few; ratios are what carries over to another machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from data.files import write_atomically
+from nerf.kernels import available, keep_memory, load
+from nerf.kernels.cpu_library import level
+from siren.network import Siren, SirenConfig
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time the fit of a 256 x 256 image with the paper's network, and its derivatives, against plain torch.
+
+    Example: python -m apps.benchmark --out benchmark.json
+    """
+
+    points: int = 65536
+    """Points of a training step: 65536 is every pixel of 256 x 256."""
+    jet_points: int = 16384
+    """Points of a step on derivatives."""
+    repeats: int = 5
+    """Of every measurement; the best counts."""
+    threads: int | None = None
+    """Of torch and of the kernels. Default: as many as there are cores."""
+    out: Path | None = None
+    """Write the figures there as JSON too."""
+
+
+class Peer(nn.Module):
+    """The network as vsitzmann/siren and siren-pytorch compute it: Linear, then the sine of omega times it, in torch."""
+
+    def __init__(self, siren: Siren) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList()
+        for weight, bias in zip(siren.weights, siren.biases):
+            linear = nn.Linear(weight.shape[1], weight.shape[0])
+            linear.weight.data, linear.bias.data = weight.detach().clone(), bias.detach().clone()
+            self.layers.append(linear)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, layer in enumerate(self.layers):
+            x = layer(x) if index == len(self.layers) - 1 else torch.sin(30.0 * layer(x))
+        return x
+
+
+def best(task: Callable[[], Any], repeats: int) -> float:
+    """Seconds of the fastest of some runs, after one that isn't timed."""
+    task()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        task()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def matrix_rates(repeats: int) -> dict[str, float]:
+    """Floating-point operations a second of torch's products of 4096 x 1024 by 1024 x 1024."""
+    rates = {}
+    for name in ("float32", "bfloat16"):
+        a, b = (torch.rand(rows, 1024).to(getattr(torch, name)) for rows in (4096, 1024))
+        rates[name] = 2 * 4096 * 1024**2 / best(partial(torch.matmul, a, b), repeats)
+    return rates
+
+
+def step_of(network: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
+    """One training step of Adam on a loss."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-6)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss().backward()
+        optimizer.step()
+
+    return step
+
+
+def differentiated_twice(peer: Peer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Value, gradient and Laplacian by differentiating twice, as the peers do."""
+    x = x.detach().requires_grad_()
+    value = peer(x)
+    (gradient,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+    bends = [torch.autograd.grad(gradient[:, i].sum(), x, create_graph=True)[0][:, i] for i in range(x.shape[1])]
+    return value, gradient, torch.stack(bends).sum(0)[:, None]
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Difference as a share of the size."""
+    return float((found - expected).detach().norm() / expected.detach().norm())
+
+
+def networks() -> dict[str, Siren]:
+    """The paper's network on every backend and format that this machine has, all with the same weights."""
+    kinds = [("reference", "float32")]
+    if not available()["cpu"]:
+        kinds += [("cpu", "float32")] + ([("cpu", "bfloat16")] if level() == "v4bf16" else [])
+    return {
+        f"{backend}, {precision}": Siren(
+            SirenConfig(), load(backend), torch.Generator().manual_seed(0), precision=precision
+        )
+        for backend, precision in kinds
+    }
+
+
+def fitting(options: Options) -> list[dict[str, Any]]:
+    """Training steps a second on an image's values."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(options.points, 2, generator=generator) * 2 - 1
+    target = torch.rand(options.points, 1, generator=generator) * 2 - 1
+    ours = networks()
+    peer = Peer(next(iter(ours.values())))
+    expected = peer(x[:2048]).detach()  # before its steps move it
+    baseline = best(step_of(peer, lambda: (peer(x) - target).square().mean()), options.repeats)
+    rows = [row("fit", "torch, as the peers", baseline, baseline, 0.0)]
+    for name, siren in ours.items():
+        error = relative(siren(x[:2048]), expected)
+        seconds = best(step_of(siren, partial(siren.squared_error, x, target)), options.repeats)
+        rows.append(row("fit", name, seconds, baseline, error))
+    return rows
+
+
+def jet_loss(siren: Siren, x: Tensor, forms: Tensor) -> Tensor:
+    """A loss on all derivatives of one pass."""
+    found = siren.jet(x, forms)
+    loss = found.gradient.square().mean()
+    return loss + 1e-4 * found.second.square().mean() if len(forms) else loss
+
+
+def peer_loss(peer: Peer, x: Tensor, order: int) -> Tensor:
+    """The same by differentiating once or twice."""
+    if order == 2:
+        _, gradient, laplacian = differentiated_twice(peer, x)
+        return gradient.square().mean() + 1e-4 * laplacian.square().mean()
+    point = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(peer(point).sum(), point, create_graph=True)
+    return gradient.square().mean()
+
+
+def differentiating(options: Options, order: int) -> list[dict[str, Any]]:
+    """Training steps a second on gradients (order 1), or on gradients and Laplacians (order 2)."""
+    x = torch.rand(options.jet_points, 2, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    ours, few = networks(), x[:1024]
+    peer, forms = Peer(next(iter(ours.values()))), torch.eye(2)[None][: order - 1]
+    expected = differentiated_twice(peer, few)[order].detach()
+    what = "gradient" if order == 1 else "gradient and Laplacian"
+    baseline = best(step_of(peer, lambda: peer_loss(peer, x, order)), max(2, options.repeats // 2))
+    rows = [row(what, "torch, differentiating", baseline, baseline, 0.0)]
+    for name, siren in ours.items():
+        found = siren.jet(few, forms)
+        error = relative(found.gradient[:, 0] if order == 1 else found.second[:, 0], expected)
+        seconds = best(step_of(siren, partial(jet_loss, siren, x, forms)), options.repeats)
+        rows.append(row(what, name, seconds, baseline, error))
+    return rows
+
+
+def row(what: str, how: str, seconds: float, baseline: float, error: float) -> dict[str, Any]:
+    """One line of the table. Raises RuntimeError where the result is not the peer's: a wrong answer isn't fast."""
+    if not error < (0.05 if "bfloat16" in how else 1e-5):
+        raise RuntimeError(f"{what}, {how}: off by {error:.1e} of the size from torch's result")
+    return {"what": what, "how": how, "seconds": seconds, "ratio": baseline / seconds, "error": error}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command."""
+    options = tyro.cli(Options, args=arguments, prog="python -m apps.benchmark")
+    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    keep_memory()
+    rates = matrix_rates(options.repeats)
+    rows = fitting(options) + differentiating(options, 1) + differentiating(options, 2)
+    multiplications = sum(p.numel() for p in networks()["reference, float32"].weights)
+    for line in rows:
+        if line["what"] == "fit":  # forward, and two products of the same size backward
+            line["share"] = 6 * multiplications * options.points / line["seconds"] / rates["float32"]
+    said = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
+    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"matrix products: {said}")
+    print(f"{'step on':<24}{'implementation':<26}{'steps/s':>9}{'ratio':>8}{'of float32':>12}{'error':>10}")
+    for line in rows:
+        share = f"{line['share']:.0%}" if "share" in line else ""
+        speed = f"{1 / line['seconds']:>9.2f}{line['ratio']:>7.1f}x{share:>12}"
+        print(f"{line['what']:<24}{line['how']:<26}{speed}{line['error']:>10.1e}")
+    if options.out is not None:
+        figures = {"threads": torch.get_num_threads(), "matrix_rates": rates, "rows": rows}
+        write_atomically(options.out, json.dumps(figures, indent=2).encode())
+
+
+if __name__ == "__main__":
+    main()
