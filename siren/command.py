@@ -22,6 +22,7 @@ from nerf.kernels import BackendError, Ops, choose, keep_memory, load
 from siren.loop import FitError, Progress, Schedule
 
 T = TypeVar("T")
+CURVE = 50  # points of a fit's curve in its metrics
 BAR = "{desc} {percentage:3.0f}%|{bar:24}| {postfix}"
 
 
@@ -62,12 +63,15 @@ def length(steps: int | None, budget: str | None, default: Schedule) -> tuple[in
     return steps, float(match[1]) * {"s": 1, "m": 60, "h": 3600, None: 1}[match[2]]
 
 
-def follow(progress: Generator[Progress, None, None], name: str, again: str = "") -> Progress:
+def follow(
+    progress: Generator[Progress, None, None], name: str, again: str = "", curve: list[list[float]] | None = None
+) -> Progress:
     """Show a fit's progress and return where it ended. Ctrl-C or a termination saves it and raises Interrupted.
 
     Args:
         name: what stands before the bar.
         again: the sentence that says how to go on after Ctrl-C.
+        curve: takes step, seconds and PSNR a few dozen times, where the fit has one.
     """
     stop: list[int] = []
     kept = {number: signal.signal(number, lambda *_: stop.append(1)) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -80,6 +84,8 @@ def follow(progress: Generator[Progress, None, None], name: str, again: str = ""
                 shown = time.monotonic()
                 bar.n = round(100 * last.share, 1)
                 bar.set_postfix_str(describe(last), refresh=True)
+            if curve is not None and "psnr" in last.figures and last.share * CURVE >= len(curve):
+                curve.append([last.step, last.seconds, last.figures["psnr"]])
             if stop:
                 progress.close()  # saves
                 raise Interrupted(again)

@@ -130,7 +130,8 @@ def fit_image(options: Options) -> None:
     parts = windows(height, width, options.tile)
     alone = len(parts) == 1
     print(f"{options.image}: {width} x {height}, {channels} channel(s), {len(parts)} network(s) -> {out}")
-    tiles, took = [], {"steps": 0, "seconds": 0.0, "bytes": 0}
+    took: dict[str, Any] = {"steps": 0, "seconds": 0.0, "bytes": 0, "curves": []}
+    tiles = []
     for number, window in enumerate(parts, 1):
         name = options.target if alone else f"tile {number} of {len(parts)}"
         tiles.append((window, _fit_tile(options, ops, pixels, window, folder_of(out, window, alone), name, took)))
@@ -143,7 +144,9 @@ def fit_image(options: Options) -> None:
         "steps_per_second": took["steps"] / max(took["seconds"], 1e-9),
         "parameters": sum(p.numel() for _, siren in tiles for p in siren.parameters()),
     }  # fmt: skip
-    metrics |= _sizes(pixels, int(took["bytes"]))
+    metrics |= _sizes(pixels, took["bytes"])
+    if alone and took["curves"][0]:
+        metrics["curve"] = took["curves"][0]  # step, seconds, PSNR of that step's pixels
     _figure(mosaic, pixels, options.target, out / "figure.png")
     if options.compare:
         config, _, _ = plan(options, parts[0].grid)
@@ -163,7 +166,9 @@ def _fit_tile(
     finer, spans = (2, 1.0) if options.preset == "fast" else (1, 0.0)
     progress = fit(siren, objective(siren, values, options.target, batch, finer, spans), schedule, folder, resume)
     where = f"--out {folder}" if options.out is None and name == options.target else f"--out {options.out}"
-    last = command.follow(progress, name, f"Go on with: python -m siren.fit {options.image} {where} --resume")
+    curve: list[list[float]] = []
+    last = command.follow(progress, name, f"Go on with: python -m siren.fit {options.image} {where} --resume", curve)
+    took["curves"].append(curve)
     took["steps"] += last.step
     took["seconds"] += last.seconds
     took["bytes"] += save_tile(folder, siren, window, pixels.shape[0], pixels.shape[1], options.store)

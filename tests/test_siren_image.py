@@ -234,6 +234,9 @@ def test_the_command_fits_stores_and_draws(tmp_path):
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert metrics["steps"] == 60 and metrics["psnr"] > 25 and abs(metrics["psnr"] - metrics["psnr_file"]) < 1
+    curve = metrics["curve"]
+    assert curve[0][0] == 1 and curve[-1][0] == 60 and curve[-1][2] == pytest.approx(metrics["psnr"], abs=2)
+    assert all(a[1] < b[1] for a, b in pairwise(curve))
     assert {"network", "png", "jpeg"} == set(metrics["bytes"]) and metrics["steps_per_second"] > 0
     fitted = np.asarray(Image.open(tmp_path / "run/fitted.png")).astype(float)
     truth = np.asarray(Image.open(tmp_path / "photo.png")).astype(float)

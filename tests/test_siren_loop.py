@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
+from PIL import Image
+from safetensors import safe_open
 from torch import nn
 
 from siren.loop import STATE, Fit, FitError, Schedule, fit
@@ -99,3 +105,23 @@ def test_broken_states_are_refused(tmp_path):
 def test_schedules_that_are_none_are_named(values, message):
     with pytest.raises(FitError, match=message):
         Schedule(**values)
+
+
+def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
+    Image.new("L", (40, 30), 90).save(tmp_path / "photo.png")
+    command = [sys.executable, "-m", "siren.fit", "photo.png", "--width", "16", "--layers", "2", "--out", "run"]
+    fitting = subprocess.Popen(
+        [*command, "--budget", "1h"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert fitting.stderr is not None
+    while "step" not in fitting.stderr.read(40):  # the bar shows that steps are being taken
+        assert fitting.poll() is None
+    fitting.send_signal(signal.SIGINT)
+    said, _ = fitting.communicate(timeout=60)
+    assert fitting.returncode == 130 and "--resume" in said, said
+    with safe_open(tmp_path / "run" / STATE, "pt") as file:
+        step = json.loads(file.metadata()["counters"])["step"]
+    more = [*command, "--steps", str(step + 5), "--resume"]
+    done = subprocess.run(more, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["steps"] == step + 5
