@@ -123,16 +123,39 @@ def networks() -> dict[str, Siren]:
     }
 
 
-def fitting(options: Options) -> list[dict[str, Any]]:
-    """Training steps a second on an image's values."""
+def pixels(options: Options) -> tuple[Tensor, Tensor]:
+    """Points and values of an image's size."""
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(options.points, 2, generator=generator) * 2 - 1
-    target = torch.rand(options.points, 1, generator=generator) * 2 - 1
-    ours = networks()
-    peer = Peer(next(iter(ours.values())))
-    expected = peer(x[:2048]).detach()  # before its steps move it
-    baseline = best(step_of(peer, lambda: (peer(x) - target).square().mean()), options.repeats)
-    rows = [row("fit", "torch, as the peers", baseline, baseline, 0.0)]
+    return x, torch.rand(options.points, 1, generator=generator) * 2 - 1
+
+
+def peers(options: Options) -> dict[str, nn.Module]:
+    """Networks of the same shape as others compute them; siren-pytorch where it is installed."""
+    found: dict[str, nn.Module] = {"torch, as vsitzmann/siren": Peer(next(iter(networks().values())))}
+    try:
+        from siren_pytorch import SirenNet
+    except ImportError:
+        return found
+    return found | {"siren-pytorch": SirenNet(2, 256, 1, 4, w0=30.0, w0_initial=30.0)}
+
+
+def fitting_of_peers(options: Options) -> list[dict[str, Any]]:
+    """Training steps a second of the peers on an image's values; the first one's are what ratios are of."""
+    x, target = pixels(options)
+    rows: list[dict[str, Any]] = []
+    for name, network in peers(options).items():
+        task = step_of(network, lambda network=network: (network(x) - target).square().mean())  # type: ignore[misc]
+        seconds = best(task, options.repeats)
+        rows.append(row("fit", name, seconds, rows[0]["seconds"] if rows else seconds, 0.0))
+    return rows
+
+
+def fitting(options: Options, baseline: float) -> list[dict[str, Any]]:
+    """Training steps a second of ours on an image's values."""
+    x, target = pixels(options)
+    ours, rows = networks(), []
+    expected = Peer(next(iter(ours.values())))(x[:2048]).detach()
     for name, siren in ours.items():
         error = relative(siren(x[:2048]), expected)
         seconds = best(step_of(siren, partial(siren.squared_error, x, target)), options.repeats)
@@ -157,15 +180,26 @@ def peer_loss(peer: Peer, x: Tensor, order: int) -> Tensor:
     return gradient.square().mean()
 
 
-def differentiating(options: Options, order: int) -> list[dict[str, Any]]:
-    """Training steps a second on gradients (order 1), or on gradients and Laplacians (order 2)."""
-    x = torch.rand(options.jet_points, 2, generator=torch.Generator().manual_seed(2)) * 2 - 1
-    ours, few = networks(), x[:1024]
-    peer, forms = Peer(next(iter(ours.values()))), torch.eye(2)[None][: order - 1]
-    expected = differentiated_twice(peer, few)[order].detach()
-    what = "gradient" if order == 1 else "gradient and Laplacian"
-    baseline = best(step_of(peer, lambda: peer_loss(peer, x, order)), max(2, options.repeats // 2))
-    rows = [row(what, "torch, differentiating", baseline, baseline, 0.0)]
+ORDERS = {1: "gradient", 2: "gradient and Laplacian"}
+
+
+def places(options: Options) -> Tensor:
+    """Points of a step on derivatives."""
+    return torch.rand(options.jet_points, 2, generator=torch.Generator().manual_seed(2)) * 2 - 1
+
+
+def differentiating_peer(options: Options, order: int) -> list[dict[str, Any]]:
+    """Training steps a second on gradients (order 1), or on gradients and Laplacians (order 2), by differentiating."""
+    x, peer = places(options), Peer(next(iter(networks().values())))
+    seconds = best(step_of(peer, lambda: peer_loss(peer, x, order)), max(2, options.repeats // 2))
+    return [row(ORDERS[order], "torch, differentiating", seconds, seconds, 0.0)]
+
+
+def differentiating(options: Options, order: int, baseline: float) -> list[dict[str, Any]]:
+    """The same of ours."""
+    x, ours, rows = places(options), networks(), []
+    few, forms, what = x[:1024], torch.eye(2)[None][: order - 1], ORDERS[order]
+    expected = differentiated_twice(Peer(next(iter(ours.values()))), few)[order].detach()
     for name, siren in ours.items():
         found = siren.jet(few, forms)
         error = relative(found.gradient[:, 0] if order == 1 else found.second[:, 0], expected)
@@ -185,9 +219,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
     options = tyro.cli(Options, args=arguments, prog="python -m apps.benchmark")
     torch.set_num_threads(options.threads or os.cpu_count() or 1)
-    keep_memory()
     rates = matrix_rates(options.repeats)
-    rows = fitting(options) + differentiating(options, 1) + differentiating(options, 2)
+    theirs = fitting_of_peers(options), differentiating_peer(options, 1), differentiating_peer(options, 2)
+    keep_memory()  # ours run so, and theirs don't: their large arrays are fresh pages at every step
+    rows = theirs[0] + fitting(options, theirs[0][0]["seconds"])
+    for order in (1, 2):
+        rows += theirs[order] + differentiating(options, order, theirs[order][0]["seconds"])
     multiplications = sum(p.numel() for p in networks()["reference, float32"].weights)
     for line in rows:
         if line["what"] == "fit":  # forward, and two products of the same size backward

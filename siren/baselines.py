@@ -100,7 +100,8 @@ class Baseline(nn.Module):
         sizes = [inputs, *[width] * layers, outputs]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for n, after in pairwise(sizes):
-            bound = math.sqrt(6 / n)  # He et al. 2015
+            # He et al. 2015; the last layer a sixth of its variance, so that the first image isn't all noise.
+            bound = math.sqrt((6 if len(self.weights) < layers else 1) / n)
             self.weights.append(nn.Parameter(torch.empty(after, n).uniform_(-bound, bound, generator=generator)))
             self.biases.append(nn.Parameter(torch.zeros(after)))
 

@@ -23,7 +23,7 @@ from siren.baselines import derivatives
 from siren.compare import compare
 from siren.differences import image_gradient, image_laplacian, without_constant, without_plane
 from siren.figures import gradient_colors, gradient_scale, laplacian_grays, laplacian_scale, picture, sheet
-from siren.image import BLOCK, Grid, first_frequency, read_image, sample, save_picture, to_signal
+from siren.image import BLOCK, Grid, check_size, first_frequency, read_image, sample, save_picture, to_signal
 from siren.loop import FitError, Schedule, fit
 from siren.network import Siren, SirenConfig
 from siren.objectives import objective
@@ -108,7 +108,7 @@ def precision(options: Options, ops: Ops) -> str:
     """What the products are of. Raises FitError for bfloat16 on a machine without it."""
     can = ops.name == "cpu" and level() == "v4bf16"
     if options.precision == "bfloat16" and not can:
-        raise FitError("--precision bfloat16: expected a processor that multiplies it, found one that doesn't")
+        raise FitError("--precision bfloat16: expected backend cpu on a processor that multiplies it, found another")
     if options.precision == "auto":
         return "bfloat16" if can and options.preset == "fast" and options.target == "image" else "float32"
     return options.precision
@@ -126,6 +126,8 @@ def fit_image(options: Options) -> None:
     height, width, channels = pixels.shape
     if options.tile is not None and options.target != "image":
         raise FitError(f"--tile: expected --target image, found {options.target}: tiles' brightness would not fit")
+    if options.target != "image":
+        check_size(options.image, height, width)
     out = options.out or Path("runs") / f"siren-{Path(options.image).stem}"
     parts = windows(height, width, options.tile)
     alone = len(parts) == 1

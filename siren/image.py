@@ -19,6 +19,7 @@ from data.images import read_pixels, to_uint8
 from siren.loop import FitError
 
 BLOCK = 1 << 16  # points at once: what sampling needs of memory doesn't grow with the picture
+LARGEST = 1 << 22  # pixels of a picture whose derivatives are fitted
 NAMED = ("cameraman", "astronaut", "cat", "coffee", "coins", "moon", "page", "rocket", "text")
 
 
@@ -51,6 +52,14 @@ class Grid:
     def scaled(self, factor: float) -> Grid:
         """The grid of the same picture at `factor` times the resolution."""
         return Grid(max(1, round(self.height * factor)), max(1, round(self.width * factor)))
+
+
+def check_size(source: Path | str, height: int, width: int) -> None:
+    """Raise FitError for a picture whose derivatives, several float64 arrays of four times its size, would not fit in memory."""
+    if height * width > LARGEST:
+        raise FitError(
+            f"{source}: size: expected at most {LARGEST} pixels for derivatives, found {width} x {height}; see --size"
+        )
 
 
 def first_frequency(side: int) -> float:

@@ -23,7 +23,7 @@ from nerf.kernels import Ops
 from siren import command
 from siren.differences import image_gradient
 from siren.figures import gradient_colors, gradient_scale, picture, sheet
-from siren.image import Grid, first_frequency, read_image, sample, save_picture, to_signal
+from siren.image import Grid, check_size, first_frequency, read_image, sample, save_picture, to_signal
 from siren.loop import FitError, Schedule, fit
 from siren.network import Siren, SirenConfig
 from siren.objectives import GradientObjective
@@ -136,6 +136,7 @@ def blend_images(options: Options) -> None:
     if not 0 < options.weight < 1:
         raise FitError(f"--weight: expected a number between 0 and 1, found {options.weight}")
     first, second, inside = _read(options)
+    check_size(options.first, *first.shape[:2])
     out = options.out or Path("runs") / f"blend-{Path(options.first).stem}-{Path(options.second).stem}"
     pitch = Grid(*first.shape[:2]).pitch
     slopes = image_gradient(first, pitch, FINER), image_gradient(second, pitch, FINER)

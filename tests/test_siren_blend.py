@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -96,7 +95,7 @@ def test_priors_are_the_mean_size_of_derivatives(prior):
                 total += float(torch.autograd.functional.jacobian(scalar, point).norm())
             else:
                 total += float(torch.autograd.functional.hessian(scalar, point).norm())
-    assert float(objective.roughness(x)) == pytest.approx(total / 12, rel=1e-6)
+    assert float(objective.roughness(x).detach()) == pytest.approx(total / 12, rel=1e-6)
 
 
 def test_inpainting_sees_known_pixels_alone():
@@ -154,21 +153,17 @@ def test_every_kind_learns(kind):
     assert float(network.squared_error(points, target).detach()) < (0.35 if kind == "relu" else 0.05) * first
 
 
-def run(*arguments: str, folder) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", *arguments], cwd=folder, capture_output=True, text=True, timeout=200)
-
-
-def test_the_commands_clone_sum_and_fill_in(tmp_path):
+def test_the_commands_clone_sum_and_fill_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     first, second = picture(32, 48, 1), picture(16, 16, 2)
     Image.fromarray(first).save(tmp_path / "first.png")
     Image.fromarray(second).save(tmp_path / "second.png")
     mask = np.zeros((16, 16), np.uint8)
     mask[4:12, 4:12] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    size = ["--width", "48", "--steps", "250"]
+    size = ["--width", "48", "--steps", "200"]
     placed = ["--mask", "mask.png", "--at", "20", "8"]
-    done = run("siren.poisson", "first.png", "second.png", *placed, *size, "--out", "clone", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    importlib.import_module("siren.poisson").main(["first.png", "second.png", *placed, *size, "--out", "clone"])
     metrics = json.loads((tmp_path / "clone/metrics.json").read_text())
     assert metrics["psnr_outside"] > 25 and metrics["gradient_error"] < 0.5
     blend = np.asarray(Image.open(tmp_path / "clone/blend.png")).astype(float)
@@ -178,26 +173,14 @@ def test_the_commands_clone_sum_and_fill_in(tmp_path):
         inside.std(axis=(0, 1)).max()
         < 0.8 * (first[12:20, 24:32].astype(float) - second[4:12, 4:12]).std(axis=(0, 1)).max()
     )
-    done = run("siren.poisson", "first.png", "second.png", *size, "--out", "sum", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    importlib.import_module("siren.poisson").main(["first.png", "second.png", *size, "--out", "sum"])
     Image.fromarray(255 - mask).resize((48, 32)).save(tmp_path / "hole.png")
-    done = run("siren.inpaint", "first.png", "--keep", "0.3", *size, "--out", "fill", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    importlib.import_module("siren.inpaint").main(["first.png", "--keep", "0.3", *size, "--out", "fill"])
     filled = json.loads((tmp_path / "fill/metrics.json").read_text())
     assert filled["psnr_missing"] > 24 and abs(filled["known"] - 0.3) < 0.05
-    done = run(
-        "siren.inpaint",
-        "first.png",
-        "--mask",
-        "hole.png",
-        *size,
-        "--prior",
-        "hessian",
-        "--out",
-        "hole",
-        folder=tmp_path,
+    importlib.import_module("siren.inpaint").main(
+        ["first.png", "--mask", "hole.png", *size, "--prior", "hessian", "--out", "hole"]
     )
-    assert done.returncode == 0, done.stderr
     whole = np.asarray(Image.open(tmp_path / "hole/inpainted.png")).astype(int)
     known = np.asarray(Image.open(tmp_path / "hole.png")) < 128
     assert np.abs(whole - first)[known].max() <= 1
@@ -219,8 +202,6 @@ def test_the_commands_clone_sum_and_fill_in(tmp_path):
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys, command, arguments, message):
-    import importlib
-
     Image.fromarray(picture(8, 8, 0)).save(tmp_path / "a.png")
     Image.fromarray(picture(6, 5, 0)).save(tmp_path / "b.png")
     Image.fromarray(np.full((3, 3), 255, np.uint8)).save(tmp_path / "mask.png")

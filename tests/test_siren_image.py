@@ -16,6 +16,7 @@ from PIL import Image
 from data.errors import SceneError
 from nerf.kernels.mlp_jet import Jet
 from siren.differences import image_gradient, image_laplacian, mean_rise, without_constant, without_plane
+from siren.fit import main
 from siren.image import Grid, read_image, sample, to_pixels, to_signal
 from siren.loop import FitError, Schedule, fit
 from siren.network import Siren, SirenConfig
@@ -255,18 +256,16 @@ def test_the_command_fits_stores_and_draws(tmp_path):
     assert more.returncode == 0 and json.loads((tmp_path / "run/metrics.json").read_text())["steps"] == 80
 
 
-def test_the_command_fits_tiles_derivatives_and_compares(tmp_path):
+def test_the_command_fits_tiles_derivatives_and_compares(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     Image.fromarray(to_pixels(smooth(48, 64))[..., 0]).save(tmp_path / "photo.png")
     size = ["--width", "16", "--layers", "2", "--steps", "8"]
-    tiled = command("siren.fit", "photo.png", *size, "--tile", "36", "--out", "tiled", folder=tmp_path)
-    assert tiled.returncode == 0, tiled.stderr
+    main(["photo.png", *size, "--tile", "36", "--out", "tiled"])
     assert json.loads((tmp_path / "tiled/metrics.json").read_text())["tiles"] == 4
     for target in ("gradient", "laplacian"):
-        done = command("siren.fit", "photo.png", *size, "--target", target, "--out", target, folder=tmp_path)
-        assert done.returncode == 0, done.stderr
+        main(["photo.png", *size, "--target", target, "--out", target])
         assert json.loads((tmp_path / target / "metrics.json").read_text())["target"] == target
-    done = command("siren.fit", "photo.png", *size, "--compare", "--out", "all", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    main(["photo.png", *size, "--compare", "--out", "all"])
     found = json.loads((tmp_path / "all/metrics.json").read_text())["compare"]
     assert set(found) == {"siren", "relu", "encoding", "fourier", "hash"} and all(
         f["steps"] > 0 for f in found.values()
@@ -284,13 +283,13 @@ def test_the_command_fits_tiles_derivatives_and_compares(tmp_path):
         (["photo.png", "--tile", "40", "--target", "gradient"], "--tile: expected --target image"),
         (["photo.png", "--resume", "--out", "none"], "--resume: expected"),
         (["photo.png", "--size", "0"], "--size: expected 1 to"),
+        (["wide.npy", "--target", "gradient"], "expected at most 4194304 pixels for derivatives, found 5000 x 1000"),
         (["photo.png", "--batch", "0"], "--batch: expected at least 1 pixel"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys, arguments, message):
-    from siren.fit import main
-
     Image.fromarray(to_pixels(smooth(16, 16))[..., 0]).save(tmp_path / "photo.png")
+    np.save(tmp_path / "wide.npy", np.zeros((1000, 5000, 1), np.uint8))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

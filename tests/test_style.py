@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
-    "command", [["ruff", "check", "."], ["ruff", "format", "--check", "data", "nerf", "siren", "apps", "tests"], ["mypy"]]
+    "command",
+    [["ruff", "check", "."], ["ruff", "format", "--check", "data", "nerf", "siren", "apps", "tests"], ["mypy"]],
 )
 def test_nothing_is_found(command):
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)

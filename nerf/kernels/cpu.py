@@ -28,6 +28,7 @@ __all__ = [
     "why_not",
 ]  # fmt: skip
 
+
 @cache
 def _geometry_arguments(geometry: GridGeometry) -> tuple[object, ...]:
     levels = geometry.levels
