@@ -242,9 +242,11 @@ def _figure(mosaic: Mosaic, pixels: np.ndarray, target: str, file: Path) -> None
 def _summary(metrics: dict[str, Any], out: Path) -> str:
     sizes = ", ".join(f"{name} {size / 1024:.0f} KiB" for name, size in metrics["bytes"].items())
     stored = f" ({metrics['psnr_file']:.2f} dB as stored)" if "psnr_file" in metrics else ""
+    names = ("fitted.png", "figure.png", "compare.png", "network.safetensors", "tiles", "metrics.json")
+    written = [name for name in names if (out / name).exists()]
     return (
         f"{metrics['psnr']:.2f} dB{stored} after {metrics['steps']} steps in {metrics['seconds']:.1f} s; {sizes};"
-        f" {out}: fitted.png, figure.png, network.safetensors, metrics.json"
+        f" {out}: {', '.join(written)}"
     )
 
 
