@@ -130,7 +130,7 @@ def pixels(options: Options) -> tuple[Tensor, Tensor]:
     return x, torch.rand(options.points, 1, generator=generator) * 2 - 1
 
 
-def peers(options: Options) -> dict[str, nn.Module]:
+def peers() -> dict[str, nn.Module]:
     """Networks of the same shape as others compute them; siren-pytorch where it is installed."""
     found: dict[str, nn.Module] = {"torch, as vsitzmann/siren": Peer(next(iter(networks().values())))}
     try:
@@ -144,7 +144,7 @@ def fitting_of_peers(options: Options) -> list[dict[str, Any]]:
     """Training steps a second of the peers on an image's values; the first one's are what ratios are of."""
     x, target = pixels(options)
     rows: list[dict[str, Any]] = []
-    for name, network in peers(options).items():
+    for name, network in peers().items():
         task = step_of(network, lambda network=network: (network(x) - target).square().mean())  # type: ignore[misc]
         seconds = best(task, options.repeats)
         rows.append(row("fit", name, seconds, rows[0]["seconds"] if rows else seconds, 0.0))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from data.files import write_atomically
+from data.files import optimizer_tensors, restore_optimizer, write_atomically, write_tensors
 from nerf.config import ConfigError, TrainConfig, from_json, to_json
 from nerf.kernels.backends import choose, load
 from nerf.model import Geometry, SceneModel
@@ -35,22 +33,12 @@ def save(folder: Path, trainer: Trainer) -> None:
     """Write the run's whole state: weights, optimiser, occupancy, random numbers, clock."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{name}": value for name, value in trainer.model.state_dict().items()}
-    for index, state in trainer.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+    tensors |= optimizer_tensors(trainer.optimizer)
     tensors["generator"] = trainer.generator.get_state()
     counters = {name: getattr(trainer, name) for name in COUNTERS}
     run = RunConfig(trainer.config, trainer.model.geometry)
     write_atomically(folder / CONFIG, to_json(run).encode())
-    draft = folder / (CHECKPOINT + ".tmp")
-    save_file(
-        {name: value.detach().contiguous() for name, value in tensors.items()},
-        draft,
-        {"counters": json.dumps(counters)},
-    )
-    draft.chmod(0o644)  # safetensors makes it readable to its owner alone
-    with open(draft, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(draft, folder / CHECKPOINT)
+    write_tensors(folder / CHECKPOINT, tensors, {"counters": json.dumps(counters)})
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -112,13 +100,7 @@ def restore(folder: Path, trainer: Trainer) -> None:
     tensors, counters = read_state(folder)
     path = folder / CHECKPOINT
     _fill(trainer.model, tensors, path)
-    template = trainer.optimizer.state_dict()
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            states.setdefault(int(index), {})[key] = value
-    trainer.optimizer.load_state_dict(template | {"state": states})
+    restore_optimizer(trainer.optimizer, tensors)
     if "generator" not in tensors:
         raise ConfigError(f"{path}: expected the random generator's state, found none")
     trainer.generator.set_state(tensors["generator"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import signal
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import tyro
 from tqdm import tqdm
 
+from data.durations import seconds
 from data.errors import SceneError
 from data.scene import Scene, load_scene
 from nerf import checkpoint
@@ -62,12 +62,12 @@ class Options:
     """Make orbit.mp4 at the end."""
 
 
-def seconds(text: str) -> float:
-    """ "90", "90s", "5m", "1.5h" -> seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", text.strip())
-    if match is None or float(match[1]) <= 0:
+def budget_seconds(text: str) -> float:
+    """--budget in seconds."""
+    found = seconds(text)
+    if found is None:
         raise ConfigError(f"--budget: expected a time such as 90s, 5m or 1h, found {text!r}")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, None: 1}[match[2]]
+    return found
 
 
 def length(options: Options) -> tuple[int | None, float | None]:
@@ -76,7 +76,7 @@ def length(options: Options) -> tuple[int | None, float | None]:
         raise ConfigError("--budget, --steps: expected one of them, found both")
     if options.steps is not None and options.steps < 1:
         raise ConfigError(f"--steps: expected at least 1, found {options.steps}")
-    return options.steps, None if options.budget is None else seconds(options.budget)
+    return options.steps, None if options.budget is None else budget_seconds(options.budget)
 
 
 def configure(options: Options, scene: Scene, backend: str) -> TrainConfig:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from data.errors import SceneError
 from data.files import write_atomically
+from data.films import VideoError, write_png
 from data.scene import Frame, Scene, load_scene
 from nerf.checkpoint import load_model, read_config
 from nerf.config import ConfigError
@@ -29,7 +30,7 @@ from nerf.kernels.backends import available
 from nerf.metrics import flip_map, lpips, psnr, ssim
 from nerf.model import Geometry, SceneModel
 from nerf.picture import Picture, render_image
-from nerf.video import VideoError, colormap, depth_colors, depth_range, to_bytes, write_png
+from nerf.video import colormap, depth_colors, depth_range, to_bytes
 
 METRICS = "metrics.json"
 FIGURES = ("psnr", "ssim", "flip", "lpips")

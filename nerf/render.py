@@ -24,13 +24,14 @@ from tqdm import tqdm
 
 from data.camera import Camera
 from data.errors import SceneError
+from data.films import VideoError, write_png, write_video
 from nerf.checkpoint import load_model
 from nerf.config import ConfigError
 from nerf.kernels import BackendError, choose, keep_memory
 from nerf.model import SceneModel
 from nerf.paths import PathError, Rig, back_and_forth, central, path
 from nerf.picture import Picture, render_image
-from nerf.video import VideoError, depth_colors, depth_range, to_bytes, write_png, write_video
+from nerf.video import depth_colors, depth_range, to_bytes
 
 Freeze = Literal["none", "person", "camera"]
 Mode = Literal["color", "depth", "opacity", "canonical", "both"]

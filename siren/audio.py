@@ -72,8 +72,8 @@ class Options:
     """Samples in a step."""
     rate: float = RATE
     """Learning rate."""
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Of the saved network's numbers."""
+    store: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of the network's file."""
     resume: bool = False
     """Go on with the fit in that folder."""
     backend: str = "auto"
@@ -139,7 +139,7 @@ def objective(siren: Siren, clip: Clip, batch: int) -> Objective:
 
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         picked = slice(None) if batch >= count else torch.randint(count, (batch,), generator=generator)
-        error = (siren(every[picked]) - clip.targets[picked]).square().mean()
+        error = siren.squared_error(every[picked], clip.targets[picked])
         return error, {"psnr": decibels(error.detach())}
 
     return loss
@@ -253,10 +253,7 @@ def command(options: Options) -> None:
     if options.resample is not None:
         resampled(Clip.of(sound).about(), options.resample)  # before the fit, not after it
     omega = default_first_omega(sound.seconds, sound.rate) if options.first_omega is None else options.first_omega
-    try:
-        config = SirenConfig(1, channels, options.width, options.layers, first_omega=omega)
-    except ValueError as error:
-        raise FitError(str(error)) from None
+    config = SirenConfig(1, channels, options.width, options.layers, first_omega=omega)
     default = default_schedule(len(sound.samples), options.batch)
     steps, budget = length(options.steps, options.budget, default)
     schedule = Schedule(steps, budget, options.rate, default.final, seed=options.seed)
@@ -276,7 +273,7 @@ def report(siren: Siren, clip: Clip, final: Progress, out: Path, options: Option
     written = fitted if options.resample is None else sample_sound(siren, clip.about(), options.resample)
     write_wav(out / "reconstruction.wav", written, 32 if clip.scale > 1 else 16, floating=clip.scale > 1)
     plot_sound(clip.targets.numpy() * clip.scale, fitted.samples, clip.rate, out / "waveform.png")
-    size = save_network(out / NETWORK, siren, clip.about(), options.dtype)
+    size = save_network(out / NETWORK, siren, clip.about(), options.store)
     parameters = sum(value.numel() for value in siren.parameters())
     counted = {"steps": final.step, "steps_per_second": final.rate, "seconds": final.seconds, "parameters": parameters}
     write_metrics(out, {**figures, **counted, "first_omega": siren.config.first_omega, "network_bytes": size})

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from siren.loop import FitError
+from siren.command import save_figure
 
 _INK, _WAVE, _ERROR = "#30343b", "#1f6fb2", "#d6336c"
 _FLOOR = 90.0  # dB below the loudest that spectrograms still show
@@ -40,11 +40,7 @@ def plot_sound(truth: Float[np.ndarray, "n c"], fitted: Float[np.ndarray, "n c"]
     for panel in panels[2]:
         panel.set(xlabel="seconds")
     figure.colorbar(image, ax=list(panels[:, 1]), label="dB", shrink=0.6)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except OSError as error:
-        raise FitError(f"{path}: expected a place that can be written, found: {error}") from None
+    save_figure(figure, path)
 
 
 def spectrogram(signal: Float[np.ndarray, " n"], window: int = 512, columns: int = 600) -> Float[np.ndarray, "f t"]:

@@ -107,8 +107,8 @@ class Baseline(nn.Module):
 
     def forward(self, x: Float[Tensor, "p i"]) -> Float[Tensor, "p o"]:
         x = x if self.encoding is None else self.encoding(x)
-        float32 = {"dtype": "float32"} if self.ops.name == "cpu" else {}  # as the SIREN that it is compared with
-        return self.ops.mlp(x, list(self.weights), list(self.biases), "relu", "none", **float32)
+        # In float32, as the SIREN that it is compared with.
+        return self.ops.mlp(x, list(self.weights), list(self.biases), "relu", "none", dtype="float32")
 
     def squared_error(self, x: Float[Tensor, "p i"], target: Float[Tensor, "p o"]) -> Float[Tensor, ""]:
         """Mean squared difference of the outputs from `target`."""

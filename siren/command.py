@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+from data.durations import seconds
 from data.errors import SceneError
 from data.files import write_atomically
+from data.films import VideoError
 from nerf.kernels import BackendError, Ops, choose, keep_memory, load
 from siren.loop import FitError, Progress, Schedule
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # slow to import, and only commands that plot do
+
 T = TypeVar("T")
+STOPPED = 130  # exit code after Ctrl-C
 CURVE = 50  # points of a fit's curve in its metrics
 BAR = "{desc} {percentage:3.0f}%|{bar:24}| {postfix}"
 
@@ -36,12 +41,15 @@ def run(options: type[T], command: Callable[[T], None], program: str, arguments:
     keep_memory()
     try:
         command(parsed)
-    except (FitError, SceneError, BackendError) as error:
+    except (FitError, SceneError, VideoError, BackendError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as saved:
         print(f"saved. {saved}")
-        sys.exit(130)
+        sys.exit(STOPPED)
+    except KeyboardInterrupt:  # before or after the fit
+        print("stopped")
+        sys.exit(STOPPED)
 
 
 def backend(name: str) -> Ops:
@@ -57,10 +65,10 @@ def length(steps: int | None, budget: str | None, default: Schedule) -> tuple[in
         return default.steps, default.budget
     if budget is None:
         return steps, None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", budget.strip())
-    if match is None or float(match[1]) <= 0:
+    found = seconds(budget)
+    if found is None:
         raise FitError(f"--budget: expected a time such as 15s, 5m or 1h, found {budget!r}")
-    return steps, float(match[1]) * {"s": 1, "m": 60, "h": 3600, None: 1}[match[2]]
+    return steps, found
 
 
 def follow(
@@ -106,6 +114,15 @@ def describe(progress: Progress) -> str:
         f", {name} {value:.4g}{' dB' if name == 'psnr' else ''}" for name, value in progress.figures.items()
     )
     return f"step {progress.step}, loss {progress.loss:.3g}{figures}, {progress.rate:.1f} steps/s, {minutes}:{rest:02d} left"
+
+
+def save_figure(figure: Figure, file: Path) -> None:
+    """Write a plot, in the format of the file's extension. Raises FitError where that can't be."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file)
+    except (OSError, ValueError) as error:
+        raise FitError(f"{file}: expected a picture that can be written, found: {error}") from None
 
 
 def write_metrics(out: Path, metrics: dict[str, Any]) -> None:

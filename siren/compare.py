@@ -82,4 +82,4 @@ def _plot(found: dict[str, Any], file: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(file)
+    command.save_figure(figure, file)

@@ -13,6 +13,7 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from siren.command import save_figure
 from siren.image import to_pixels
 
 
@@ -74,5 +75,4 @@ def sheet(rows: list[list[tuple[np.ndarray, str]]], file: Path, title: str = "",
     if title:
         figure.suptitle(title, fontsize=11)
     figure.tight_layout(pad=0.5)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file)
+    save_figure(figure, file)

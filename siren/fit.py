@@ -9,7 +9,7 @@ import dataclasses
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +23,19 @@ from siren.baselines import derivatives
 from siren.compare import compare
 from siren.differences import image_gradient, image_laplacian, without_constant, without_plane
 from siren.figures import gradient_colors, gradient_scale, laplacian_grays, laplacian_scale, picture, sheet
-from siren.image import BLOCK, Grid, check_size, first_frequency, read_image, sample, save_picture, to_signal
-from siren.loop import FitError, Schedule, fit
+from siren.image import (
+    BLOCK,
+    Grid,
+    as_image,
+    check_size,
+    default_budget,
+    first_frequency,
+    read_image,
+    sample,
+    save_picture,
+    to_signal,
+)
+from siren.loop import STATE, FitError, Progress, Schedule, fit
 from siren.network import Siren, SirenConfig
 from siren.objectives import objective
 from siren.tiles import Mosaic, Window, folder_of, save_tile, windows
@@ -89,13 +100,9 @@ def plan(options: Options, grid: Grid) -> tuple[SirenConfig, Schedule, int | Non
     """The network without its outputs, the schedule and the batch for a picture (or tile) of that size."""
     fast, longest = options.preset == "fast", max(grid.height, grid.width)
     first = options.first_omega or (first_frequency(longest) if fast else options.omega)
-    try:
-        config = SirenConfig(2, 1, options.width, options.layers, options.omega, first)
-    except ValueError as error:
-        raise FitError(str(error)) from None
+    config = SirenConfig(2, 1, options.width, options.layers, options.omega, first)
     image = options.target == "image"
-    least = 15.0 if image else 60.0
-    default = Schedule(500) if not fast else Schedule(None, min(max(least, least * len(grid) / 65536), 300.0))
+    default = Schedule(None, default_budget(15.0 if image else 60.0, grid)) if fast else Schedule(500)
     steps, budget = command.length(options.steps, options.budget, default)
     rate = options.rate or (1e-4 if not fast else 1e-3 if image else 3e-4)
     if options.batch is not None and options.batch < 1:
@@ -126,55 +133,63 @@ def fit_image(options: Options) -> None:
     height, width, channels = pixels.shape
     if options.tile is not None and options.target != "image":
         raise FitError(f"--tile: expected --target image, found {options.target}: tiles' brightness would not fit")
+    if options.tile is not None and options.compare:
+        raise FitError("--compare, --tile: expected one of them, found both: what is compared is one network a picture")
     if options.target != "image":
         check_size(options.image, height, width)
     out = options.out or Path("runs") / f"siren-{Path(options.image).stem}"
     parts = windows(height, width, options.tile)
     alone = len(parts) == 1
     print(f"{options.image}: {width} x {height}, {channels} channel(s), {len(parts)} network(s) -> {out}")
-    took: dict[str, Any] = {"steps": 0, "seconds": 0.0, "bytes": 0, "curves": []}
-    tiles = []
+    fitted = []
     for number, window in enumerate(parts, 1):
         name = options.target if alone else f"tile {number} of {len(parts)}"
-        tiles.append((window, _fit_tile(options, ops, pixels, window, folder_of(out, window, alone), name, took)))
+        fitted.append(_fit_tile(options, ops, pixels, window, out, name))
+    tiles = [(window, tile.siren) for window, tile in zip(parts, fitted)]
+    steps, seconds = sum(tile.last.step for tile in fitted), sum(tile.last.seconds for tile in fitted)
     for _, siren in tiles:
         siren.precision = "float32"
     mosaic = Mosaic(height, width, tiles)
     metrics = _measure(options, mosaic, pixels, out) | {
         "preset": options.preset, "target": options.target, "height": height, "width": width, "channels": channels,
-        "steps": took["steps"], "seconds": took["seconds"], "backend": ops.name, "tiles": len(parts),
-        "steps_per_second": took["steps"] / max(took["seconds"], 1e-9),
+        "steps": steps, "seconds": seconds, "backend": ops.name, "tiles": len(parts),
+        "steps_per_second": steps / max(seconds, 1e-9),
         "parameters": sum(p.numel() for _, siren in tiles for p in siren.parameters()),
     }  # fmt: skip
-    metrics |= _sizes(pixels, took["bytes"])
-    if alone and took["curves"][0]:
-        metrics["curve"] = took["curves"][0]  # step, seconds, PSNR of that step's pixels
+    metrics |= _sizes(pixels, sum(tile.size for tile in fitted))
+    if alone and fitted[0].curve:
+        metrics["curve"] = fitted[0].curve  # step, seconds, PSNR of that step's pixels
     _figure(mosaic, pixels, options.target, out / "figure.png")
     if options.compare:
         config, _, _ = plan(options, parts[0].grid)
-        metrics["compare"] = compare(to_signal(pixels), config, ops, took["seconds"], options.seed, out)
+        metrics["compare"] = compare(to_signal(pixels), config, ops, seconds, options.seed, out)
     command.write_metrics(out, metrics)
     print(_summary(metrics, out))
 
 
-def _fit_tile(
-    options: Options, ops: Ops, pixels: np.ndarray, window: Window, folder: Path, name: str, took: dict[str, Any]
-) -> Siren:
+class Fitted(NamedTuple):
+    """A tile's network, where its fit ended, the curve until then, and the bytes of its file."""
+
+    siren: Siren
+    last: Progress
+    curve: list[list[float]]
+    size: int
+
+
+def _fit_tile(options: Options, ops: Ops, pixels: np.ndarray, window: Window, out: Path, name: str) -> Fitted:
+    height, width, channels = pixels.shape
+    alone = len(window.grid) == height * width
+    folder = folder_of(out, window, alone)
     config, schedule, batch = plan(options, window.grid)
     values = to_signal(pixels[window.top : window.bottom, window.left : window.right])
-    config = dataclasses.replace(config, outputs=values.shape[-1])
+    config = dataclasses.replace(config, outputs=channels)
     siren = Siren(config, ops, torch.Generator().manual_seed(options.seed), precision(options, ops))
-    resume = options.resume and (name == options.target or (folder / "state.safetensors").is_file())
+    resume = options.resume and (alone or (folder / STATE).is_file())
     finer, spans = (2, 1.0) if options.preset == "fast" else (1, 0.0)
     progress = fit(siren, objective(siren, values, options.target, batch, finer, spans), schedule, folder, resume)
-    where = f"--out {folder}" if options.out is None and name == options.target else f"--out {options.out}"
     curve: list[list[float]] = []
-    last = command.follow(progress, name, f"Go on with: python -m siren.fit {options.image} {where} --resume", curve)
-    took["curves"].append(curve)
-    took["steps"] += last.step
-    took["seconds"] += last.seconds
-    took["bytes"] += save_tile(folder, siren, window, pixels.shape[0], pixels.shape[1], options.store)
-    return siren
+    last = command.follow(progress, name, f"Go on with the same command, --out {out} and --resume", curve)
+    return Fitted(siren, last, curve, save_tile(folder, siren, window, height, width, options.store))
 
 
 def _measure(options: Options, mosaic: Mosaic, pixels: np.ndarray, out: Path) -> dict[str, Any]:
@@ -199,7 +214,7 @@ def _sizes(pixels: np.ndarray, network: int) -> dict[str, Any]:
     """Bytes of the network's file and of the picture as PNG and as JPEG (quality 90), where that is quickly made."""
     sizes: dict[str, Any] = {"bytes": {"network": network}}
     if pixels.size <= 1 << 26:
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
+        image = as_image(pixels)
         for kind, more in (("png", {"optimize": True}), ("jpeg", {"quality": 90})):
             data = io.BytesIO()
             image.save(data, kind, **more)

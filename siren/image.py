@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from data.images import read_pixels, to_uint8
+from data.images import composite, read_pixels, to_uint8
 from siren.loop import FitError
 
 BLOCK = 1 << 16  # points at once: what sampling needs of memory doesn't grow with the picture
@@ -34,6 +34,11 @@ class Grid:
     def pitch(self) -> float:
         """Distance between pixel centres, in coordinate units."""
         return 2 / max(self.height, self.width)
+
+    @property
+    def extent(self) -> Float[Tensor, "2"]:
+        """The coordinates x and y of its right and lower edge."""
+        return torch.tensor([self.width, self.height]) * (self.pitch / 2)
 
     def __len__(self) -> int:
         return self.height * self.width
@@ -62,6 +67,11 @@ def check_size(source: Path | str, height: int, width: int) -> None:
         )
 
 
+def default_budget(seconds: float, grid: Grid) -> float:
+    """How long a fit takes by default: `seconds` for up to 256 x 256 pixels, more for larger ones, at most five minutes."""
+    return min(seconds * max(1.0, len(grid) / 65536), 300.0)
+
+
 def first_frequency(side: int) -> float:
     """The first layer's omega for a picture of that many pixels: 30 for 128, as the finest detail has it.
 
@@ -87,11 +97,7 @@ def read_image(source: Path | str, size: int | None = None, gray: bool = False) 
     elif path.suffix == ".npy":
         pixels = _mapped(path)
     else:
-        rgb, opacity = read_pixels(path)
-        if opacity is not None:
-            share = opacity[..., None].astype(np.float32) / 255
-            rgb = to_uint8(rgb * share + 255 * (1 - share))
-        pixels = rgb
+        pixels = to_uint8(composite(*read_pixels(path), 1.0))
     if size is not None and size != max(pixels.shape[:2]):
         pixels = _resized(pixels, size)
     if pixels.shape[2] == 3 and (gray or (pixels.size < 1 << 28 and (np.ptp(pixels, axis=2) == 0).all())):
@@ -123,10 +129,20 @@ def _resized(pixels: np.ndarray, size: int) -> np.ndarray:
     if not 1 <= size <= 1 << 15:
         raise FitError(f"--size: expected 1 to {1 << 15} pixels, found {size}")
     scale = size / max(pixels.shape[:2])
-    height, width = (max(1, round(n * scale)) for n in pixels.shape[:2])
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
-    resized = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+    return stretched(pixels, *(max(1, round(n * scale)) for n in pixels.shape[:2]))
+
+
+def stretched(pixels: UInt8[np.ndarray, "h w c"], height: int, width: int) -> UInt8[np.ndarray, "H W c"]:
+    """Pixels at another size, antialiased."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    resized = np.asarray(as_image(pixels).resize((width, height), Image.Resampling.BILINEAR))
     return resized[..., None] if resized.ndim == 2 else resized
+
+
+def as_image(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
+    """Pixels of one or three channels as Pillow has them."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
 
 
 def to_signal(pixels: UInt8[np.ndarray, "h w c"]) -> Float[Tensor, "h w c"]:
@@ -140,22 +156,13 @@ def to_pixels(values: Float[Tensor, "h w c"]) -> UInt8[np.ndarray, "h w c"]:
 
 
 @torch.no_grad()
-def sample(
-    network: Callable[[Tensor], Tensor], grid: Grid, crop: tuple[int, int, int, int] | None = None
-) -> Float[Tensor, "h w c"]:
-    """A network's values at every pixel of `grid`, or of `crop` of it (left, top, right, bottom), in blocks."""
-    left, top, right, bottom = crop or (0, 0, grid.width, grid.height)
-    columns = torch.arange(left, right)
-    at_once = max(1, BLOCK // max(1, right - left))
-    strips = []
-    for row in range(top, bottom, at_once):
-        rows = torch.arange(row, min(row + at_once, bottom))
-        strips.append(network(grid.points((rows[:, None] * grid.width + columns).flatten())))
-    return torch.cat(strips).reshape(bottom - top, right - left, -1)
+def sample(network: Callable[[Tensor], Tensor], grid: Grid) -> Float[Tensor, "h w c"]:
+    """A network's values at every pixel of `grid`, in blocks."""
+    blocks = torch.arange(len(grid)).split(BLOCK)
+    return torch.cat([network(grid.points(block)) for block in blocks]).reshape(grid.height, grid.width, -1)
 
 
 def save_picture(path: Path, values: Float[Tensor, "h w c"]) -> None:
     """Write values in [-1, 1] as an image whose format is the file's extension."""
-    pixels = to_pixels(values)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)
+    as_image(to_pixels(values)).save(path)

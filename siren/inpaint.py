@@ -19,7 +19,7 @@ from torch import Tensor
 from data.images import read_mask
 from siren import command
 from siren.figures import picture, sheet
-from siren.image import Grid, read_image, sample, save_picture, to_signal
+from siren.image import Grid, default_budget, read_image, sample, save_picture, to_signal
 from siren.loop import FitError, Schedule, fit
 from siren.network import Siren, SirenConfig
 from siren.tiles import Window, save_tile
@@ -94,8 +94,7 @@ class InpaintObjective:
         if self.weight == 0 or self.prior == "none":
             return data, figures
         # Anywhere, not at pixel centres: between them a network could still do as it likes.
-        extent = torch.tensor([self.grid.width, self.grid.height]) * (self.grid.pitch / 2)
-        x = (torch.rand(self.batch, 2, generator=generator) * 2 - 1) * extent
+        x = (torch.rand(self.batch, 2, generator=generator) * 2 - 1) * self.grid.extent
         return data + self.weight * self.roughness(x), figures
 
     def roughness(self, x: Float[Tensor, "p 2"]) -> Float[Tensor, ""]:
@@ -119,13 +118,10 @@ def inpaint(options: Options) -> None:
     values, known = to_signal(pixels), _known(options, *pixels.shape[:2])
     height, width, channels = values.shape
     out = options.out or Path("runs") / f"inpaint-{Path(options.image).stem}"
-    try:
-        config = SirenConfig(2, channels, options.width, first_omega=options.first_omega)
-    except ValueError as error:
-        raise FitError(str(error)) from None
+    config = SirenConfig(2, channels, options.width, first_omega=options.first_omega)
     siren = Siren(config, ops, torch.Generator().manual_seed(options.seed))
     weight = WEIGHTS[options.prior] if options.weight is None else options.weight
-    default = Schedule(None, min(max(30.0, 30 * height * width / 65536), 300.0))
+    default = Schedule(None, default_budget(30.0, Grid(height, width)))
     schedule = Schedule(*command.length(options.steps, options.budget, default), 5e-4, 0.01, 20, options.seed)
     progress = fit(siren, InpaintObjective(siren, values, known, options.prior, weight), schedule, out, options.resume)
     last = command.follow(progress, "inpaint", f"Go on with the same command, --out {out} and --resume")

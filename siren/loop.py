@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from data.files import optimizer_tensors, restore_optimizer, write_tensors
 
 STATE = "state.safetensors"
 SAVE_EVERY = 60.0  # seconds of fitting between states on disk
@@ -75,7 +75,6 @@ class Progress:
         figures: what the objective shows beside it.
         rate: steps a second.
         left: seconds that remain, an estimate where steps are counted.
-        note: something a person should read, or "".
     """
 
     step: int
@@ -85,7 +84,6 @@ class Progress:
     figures: dict[str, float] = field(default_factory=dict)
     rate: float = 0.0
     left: float = 0.0
-    note: str = ""
 
 
 class Fit:
@@ -99,8 +97,8 @@ class Fit:
 
     def __init__(self, module: nn.Module, objective: Objective, schedule: Schedule) -> None:
         self.module, self.objective, self.schedule = module, objective, schedule
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=schedule.rate, foreach=True)
+        trained = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(trained, lr=schedule.rate, foreach=True)
         self.generator = torch.Generator().manual_seed(schedule.seed)
         self.step, self.seconds = 0, 0.0
 
@@ -133,19 +131,10 @@ class Fit:
         """Write the state, so that whoever reads it finds the old one or the new."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        tensors |= optimizer_tensors(self.optimizer)
         tensors["generator"] = self.generator.get_state()
-        draft = folder / (STATE + ".tmp")
-        save_file(
-            {name: value.detach().clone().contiguous() for name, value in tensors.items()},
-            draft,
-            {"counters": json.dumps({"step": self.step, "seconds": self.seconds})},
-        )
-        draft.chmod(0o644)  # safetensors makes it readable to its owner alone
-        with open(draft, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, folder / STATE)
+        counters = json.dumps({"step": self.step, "seconds": self.seconds})
+        write_tensors(folder / STATE, tensors, {"counters": counters})
 
     def restore(self, folder: Path) -> None:
         """Go back to where the fit in `folder` stopped. Raises FitError for a file that is missing or doesn't fit."""
@@ -164,12 +153,7 @@ class Fit:
         if expected != found or not isinstance(counters, dict) or "generator" not in tensors:
             raise FitError(f"{path}: expected tensors of shapes {expected}, found {found}; it is another fit's state")
         self.module.load_state_dict(have)
-        states: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                states.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": states})
+        restore_optimizer(self.optimizer, tensors)
         self.generator.set_state(tensors["generator"])
         self.step, self.seconds = int(counters["step"]), float(counters["seconds"])
 
@@ -200,7 +184,6 @@ def steps(fitting: Fit, out: Path | None) -> Generator[Progress, None, None]:
             if out is not None and fitting.seconds - saved > SAVE_EVERY:
                 fitting.save(out)
                 saved = fitting.seconds
-                progress = replace(progress, note="saved")
             yield progress
     except FitError:
         raise  # a state that has gone nowhere must not replace one that can be resumed

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nerf.kernels import Ops, load
 from nerf.kernels.mlp_jet import Jet
+from siren.loop import FitError
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ class SirenConfig:
     def __post_init__(self) -> None:
         for name in ("inputs", "outputs", "width", "layers"):
             if getattr(self, name) < 1:
-                raise ValueError(f"SirenConfig: {name}: expected at least 1, found {getattr(self, name)}")
+                raise FitError(f"network: {name}: expected at least 1, found {getattr(self, name)}")
         for name in ("omega", "first_omega"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"SirenConfig: {name}: expected a positive number, found {getattr(self, name)}")
+                raise FitError(f"network: {name}: expected a positive number, found {getattr(self, name)}")
 
 
 class Siren(nn.Module):
@@ -87,12 +88,12 @@ class Siren(nn.Module):
 
     def forward(self, x: Float[Tensor, "p i"]) -> Float[Tensor, "p o"]:
         weights, biases = self.layers()
-        return self.ops.mlp(x, weights, biases, "sine", "none", self.config.omega, **self._dtype())
+        return self.ops.mlp(x, weights, biases, "sine", "none", self.config.omega, dtype=self.precision)
 
     def squared_error(self, x: Float[Tensor, "p i"], target: Float[Tensor, "p o"]) -> Float[Tensor, ""]:
         """Mean squared difference of the outputs from `target`; trains a third faster than one made from `forward`."""
         weights, biases = self.layers()
-        return self.ops.mlp_squared_error(x, target, weights, biases, "sine", self.config.omega, **self._dtype())
+        return self.ops.mlp_squared_error(x, target, weights, biases, "sine", self.config.omega, dtype=self.precision)
 
     def jet(self, x: Float[Tensor, "p i"], forms: Float[Tensor, "m i i"] | None = None) -> Jet:
         """Value, gradient and quadratic forms of second derivatives in one pass (`nerf.kernels.mlp_jet`).
@@ -103,10 +104,7 @@ class Siren(nn.Module):
         weights, biases = self.layers()
         if forms is None:
             forms = x.new_zeros(0, self.config.inputs, self.config.inputs)
-        return self.ops.mlp_jet(x, weights, biases, forms.to(x), "sine", self.config.omega, **self._dtype())
-
-    def _dtype(self) -> dict[str, str]:
-        return {"dtype": self.precision} if self.ops.name == "cpu" else {}
+        return self.ops.mlp_jet(x, weights, biases, forms.to(x), "sine", self.config.omega, dtype=self.precision)
 
     def gradient(self, x: Float[Tensor, "p i"]) -> Float[Tensor, "p o i"]:
         """Derivatives of every output by every coordinate."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from siren.baselines import Baseline
 from siren.command import decibels
@@ -55,10 +56,12 @@ class GradientObjective:
     the gradient, by adding it up along the rows and columns between them.
 
     Args:
-        gradient: d value / d (x, y); need not be the gradient of any image.
+        gradient: d value / d (x, y); need not be the gradient of any image, but then take no spans: what it adds up to
+            depends on the way.
         batch: points a step; None: all.
         spans: weight of the squared error of those differences, as a share of their mean square; 0: the paper's loss.
-        within: count only differences between points with nothing but this between them; None: all.
+        anywhere: draw points between the pixels too, where the field is bilinear: a field that is no image's would be met at
+            the pixels alone, by jumps in between.
     """
 
     def __init__(
@@ -67,29 +70,33 @@ class GradientObjective:
         gradient: Float[Tensor, "h w c 2"],
         batch: int | None = None,
         spans: float = 0.0,
-        within: Bool[Tensor, "h w"] | None = None,
+        anywhere: bool = False,
     ) -> None:
-        self.siren, self.batch, self.spans = siren, batch, spans
+        self.siren, self.batch, self.spans, self.anywhere = siren, batch, spans, anywhere
         self.grid = Grid(*gradient.shape[:2])
         self.gradient = gradient.reshape(len(self.grid), -1, 2)
         self.scale = float(gradient.square().mean().clamp_min(1e-12))
         if spans:
             along_x, along_y = (_running(gradient[..., axis], 1 - axis) * self.grid.pitch for axis in (0, 1))
             self.running = torch.stack([along_x.flatten(0, 1), along_y.flatten(0, 1)])
-            outside = torch.zeros(self.grid.height, self.grid.width) if within is None else (~within).float()
-            # How much of `outside` lies before a point, itself counted twice: equal for two points with none between.
-            breaks = [_running(outside[..., None], axis)[..., 0] + outside for axis in (1, 0)]
-            self.breaks = torch.stack([b.flatten() for b in breaks])
-            self.inside = torch.ones(len(self.grid), dtype=torch.bool) if within is None else within.flatten()
 
     def __call__(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        indices = _draw(len(self.grid), self.batch, generator)
-        found = self.siren.gradient(self.grid.points(indices))
-        loss = (found - self.gradient[indices]).square().mean() / self.scale
+        points, target = self._targets(generator)
+        loss = (self.siren.gradient(points) - target).square().mean() / self.scale
         figures = {"gradient": float(loss.detach())}
         if self.spans:
-            loss = loss + self.spans * self._spans(max(64, len(indices) // 2), generator)
+            loss = loss + self.spans * self._spans(max(64, len(points) // 2), generator)
         return loss, figures
+
+    def _targets(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Points of a step, and the field there."""
+        if not self.anywhere:
+            indices = _draw(len(self.grid), self.batch, generator)
+            return self.grid.points(indices), self.gradient[indices]
+        places = torch.rand(self.batch or len(self.grid), 2, generator=generator) * 2 - 1
+        field = self.gradient.flatten(1).T.unflatten(1, (self.grid.height, self.grid.width))[None]
+        target = F.grid_sample(field, places[None, None], padding_mode="border", align_corners=False)[0, :, 0].T
+        return places * self.grid.extent, target.unflatten(1, (-1, 2))
 
     def _spans(self, count: int, generator: torch.Generator) -> Tensor:
         """Squared error of differences between points of a row, and of a column."""
@@ -98,10 +105,6 @@ class GradientObjective:
             ends = torch.randint(length, (2, count), generator=generator)
             other = torch.randint(len(self.grid) // length, (count,), generator=generator)
             start, end = (other * length + e if axis == 0 else e * self.grid.width + other for e in ends)
-            joined = (self.breaks[axis, start] == self.breaks[axis, end]) & self.inside[start] & self.inside[end]
-            start, end = start[joined], end[joined]
-            if not len(start):
-                continue
             target = self.running[axis, end] - self.running[axis, start]
             found = self.siren(self.grid.points(end)) - self.siren(self.grid.points(start))
             total = total + (found - target).square().mean() / target.square().mean().clamp_min(1e-12)
@@ -171,12 +174,11 @@ class LaplacianObjective:
 
     def _mirrored(self, x: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p 2"]:
         """Places beyond the border as those in front of it."""
-        edge = torch.tensor([self.grid.width, self.grid.height]) * (self.grid.pitch / 2)
-        return x.clamp(-edge, edge) * 2 - x
+        return x.clamp(-self.grid.extent, self.grid.extent) * 2 - x
 
     def _border(self, count: int, generator: torch.Generator) -> Tensor:
         """Mean squared slope across the border at random places, over the square of one unit of curvature."""
-        width, height = self.grid.width * self.grid.pitch / 2, self.grid.height * self.grid.pitch / 2
+        width, height = self.grid.extent.tolist()
         along = torch.rand(count, 2, generator=generator) * 2 - 1
         side = torch.randint(2, (count,), generator=generator) * 2.0 - 1
         upright = torch.rand(count, generator=generator) * (width + height) < height

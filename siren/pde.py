@@ -7,7 +7,6 @@ and right-hand sides, and return a `Solution`: call it for the field, ask it for
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from data.films import write_video
 from siren.command import backend, follow, length, run, write_metrics
 from siren.loop import FitError, Schedule
 from siren.pde_basis import Function, nothing
@@ -28,12 +28,9 @@ from siren.pde_linear import Solution
 from siren.pde_plot import film, plot_field, plot_wave
 from siren.pde_poisson import poisson
 from siren.pde_wave import Boundary, wave
-from siren.signal_io import write_film
 from siren.store import NETWORK, save_network
 
 __all__ = ["Solution", "helmholtz", "poisson", "wave"]
-
-STOPPED = 130  # exit code after Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -236,16 +233,12 @@ def command(chosen: Options) -> None:
     ops = backend(options.backend)
     name = type(options).__name__.lower()
     out = options.out or Path("runs") / name
-    try:
-        if isinstance(options, Helmholtz):
-            solution, figures = solve_helmholtz(options, ops)
-        elif isinstance(options, Wave):
-            solution, figures = solve_wave(options, ops)
-        else:
-            solution, figures = solve_poisson(options, ops)
-    except KeyboardInterrupt:
-        print("stopped; nothing was written")
-        sys.exit(STOPPED)
+    if isinstance(options, Helmholtz):
+        solution, figures = solve_helmholtz(options, ops)
+    elif isinstance(options, Wave):
+        solution, figures = solve_wave(options, ops)
+    else:
+        solution, figures = solve_poisson(options, ops)
     if options.steps is not None or options.budget is not None:
         steps, budget = length(options.steps, options.budget, Schedule())
         schedule = Schedule(steps, budget, options.rate, seed=options.seed)
@@ -264,7 +257,7 @@ def write(solution: Solution, figures: dict[str, float], out: Path) -> None:
     if about["equation"] == "wave":
         plot_wave(solution, out / "field.png")
         if about["dims"] == 2:
-            write_film(out / "wave.mp4", film(solution), 24)
+            write_video(out / "wave.mp4", film(solution), 24)
             pictures += ", wave.mp4"
     else:
         square = about.get("extent", 1.0)

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from siren.loop import FitError
+from siren.command import save_figure
 from siren.pde_linear import Solution, evaluate, total
 
 SIDE = 180  # points of a picture along the domain's longer side
@@ -54,7 +54,7 @@ def plot_field(solution: Solution, low: Sequence[float], high: Sequence[float], 
     bounds = (math.floor(float(torch.quantile(residual, 0.02))), math.ceil(float(residual.max())))
     name = "log10 relative residual"
     _panel(figure, len(panels) + 1, len(panels), name, residual, extent, _ERROR, bounds)
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def plot_wave(solution: Solution, file: Path, instants: int = 6) -> None:
@@ -88,7 +88,7 @@ def plot_wave(solution: Solution, file: Path, instants: int = 6) -> None:
                 (-bound, bound),
                 column == instants - 1,
             )
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def _start(figure: Figure, solution: Solution, extent: float) -> None:
@@ -129,11 +129,3 @@ def _panel(
     panel.tick_params(labelsize=8)
     if bar:
         figure.colorbar(picture, ax=panel, shrink=0.8)
-
-
-def _save(figure: Figure, file: Path) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file)
-    except (OSError, ValueError) as error:
-        raise FitError(f"{file}: expected a picture that can be written, found: {error}") from None

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import tyro
 from jaxtyping import Bool, Float
-from PIL import Image
 from torch import Tensor
 
 from data.images import read_mask
@@ -23,8 +22,18 @@ from nerf.kernels import Ops
 from siren import command
 from siren.differences import image_gradient
 from siren.figures import gradient_colors, gradient_scale, picture, sheet
-from siren.image import Grid, check_size, first_frequency, read_image, sample, save_picture, to_signal
-from siren.loop import FitError, Schedule, fit
+from siren.image import (
+    Grid,
+    check_size,
+    default_budget,
+    first_frequency,
+    read_image,
+    sample,
+    save_picture,
+    stretched,
+    to_signal,
+)
+from siren.loop import FitError, Progress, Schedule, fit
 from siren.network import Siren, SirenConfig
 from siren.objectives import GradientObjective
 from siren.tiles import Window, save_tile
@@ -75,7 +84,7 @@ class BlendObjective:
     Args:
         gradient: the field to follow, d value / d (x, y); may be finer than the image.
         values, known: an image in [-1, 1], and where its values hold (nowhere for a sum).
-        within, spans: where differences over distances count, of the field's size, and their weight (`GradientObjective`).
+        integrable: whether the field is some image's gradient: what it adds up to over distances then counts too.
         batch: points a step.
     """
 
@@ -85,12 +94,11 @@ class BlendObjective:
         gradient: Float[Tensor, "H W c 2"],
         values: Float[Tensor, "h w c"],
         known: Bool[Tensor, "h w"],
-        within: Bool[Tensor, "H W"] | None = None,
-        spans: float = 1.0,
+        integrable: bool = False,
         batch: int = 4096,
     ) -> None:
         self.siren, self.batch = siren, batch
-        self.slopes = GradientObjective(siren, gradient, batch, spans, within)
+        self.slopes = GradientObjective(siren, gradient, batch, float(integrable), not integrable)
         self.grid, self.known = Grid(*values.shape[:2]), known.flatten().nonzero()[:, 0]
         self.values = values.flatten(0, 1)[self.known]
 
@@ -142,7 +150,8 @@ def blend_images(options: Options) -> None:
     slopes = image_gradient(first, pitch, FINER), image_gradient(second, pitch, FINER)
     within = None if inside is None else inside.repeat_interleave(FINER, 0).repeat_interleave(FINER, 1)
     field = compose(*slopes, within, options.weight, options.mixed)
-    siren, last = _fit(options, ops, field, first, inside, out)
+    known = torch.zeros(first.shape[:2], dtype=torch.bool) if inside is None else ~inside
+    siren, last = _fit(options, ops, field, first, known, out)
     found = sample(siren, Grid(*first.shape[:2]))
     error = float(last.figures["gradient"])
     if inside is None:  # gradients leave the brightness open
@@ -162,24 +171,16 @@ def blend_images(options: Options) -> None:
     print(f"gradients off by {100 * error**0.5:.0f} % after {last.seconds:.0f} s; {out}: blend.png, figure.png")
 
 
-def _fit(
-    options: Options, ops: Ops, field: Tensor, values: Tensor, inside: Tensor | None, out: Path
-) -> tuple[Siren, command.Progress]:
+def _fit(options: Options, ops: Ops, field: Tensor, values: Tensor, known: Tensor, out: Path) -> tuple[Siren, Progress]:
     height, width, channels = values.shape
-    try:
-        config = SirenConfig(2, channels, options.width, first_omega=first_frequency(max(height, width)))
-    except ValueError as error:
-        raise FitError(str(error)) from None
-    default = Schedule(None, min(max(30.0, 30 * height * width / 65536), 300.0))
+    config = SirenConfig(2, channels, options.width, first_omega=first_frequency(max(height, width)))
+    default = Schedule(None, default_budget(30.0, Grid(height, width)))
     schedule = Schedule(*command.length(options.steps, options.budget, default), 3e-4, 0.01, 20, options.seed)
     siren = Siren(config, ops, torch.Generator().manual_seed(options.seed))
-    known = torch.zeros(height, width, dtype=torch.bool) if inside is None else ~inside
-    within = None if inside is None else inside.repeat_interleave(FINER, 0).repeat_interleave(FINER, 1)
-    # The stronger of two gradients is no image's, so what it adds up to depends on the way.
-    target = BlendObjective(siren, field, values, known, within, 0.0 if options.mixed else 1.0)
+    # A sum's field is an image's gradient. One that is put together isn't: at a seam the result has to give way inside it.
+    target = BlendObjective(siren, field, values, known, not options.mixed and not known.any())
     progress = fit(siren, target, schedule, out, options.resume)
-    again = f"python -m siren.poisson {options.first} {options.second} --out {out} --resume"
-    return siren, command.follow(progress, "blend", f"Go on with the same command and --resume: {again}")
+    return siren, command.follow(progress, "blend", f"Go on with the same command, --out {out} and --resume")
 
 
 def _read(options: Options) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -195,24 +196,14 @@ def _read(options: Options) -> tuple[Tensor, Tensor, Tensor | None]:
             f"{options.mask}: size: expected {want}, as {options.second}, found {mask.shape[1]} x {mask.shape[0]}"
         )
     if options.at is None:
-        b = _stretched(b, width, height)
-        mask = (
-            None if mask is None else _stretched(mask[..., None].astype(np.uint8) * 255, width, height)[..., 0] >= 128
-        )
+        b = stretched(b, height, width)
+        mask = None if mask is None else stretched(mask[..., None].astype(np.uint8) * 255, height, width)[..., 0] >= 128
     else:
         b, mask = _placed(a, b, mask, options.at)
     if mask is not None and (not mask.any() or mask.all()):
         found = "nothing" if not mask.any() else "all of it"
         raise FitError(f"{options.mask or '--at'}: expected a part of {options.first}, found {found}")
     return to_signal(a), to_signal(b), None if mask is None else torch.from_numpy(mask.copy())
-
-
-def _stretched(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
-    stretched = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-    return stretched[..., None] if stretched.ndim == 2 else stretched
 
 
 def _placed(

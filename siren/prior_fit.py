@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from siren.image import Grid
 from siren.loop import FitError, Objective
 from siren.prior_data import signals
 from siren.prior_model import ImagePrior, regularized
@@ -38,8 +39,7 @@ class Learning:
 
 def grid(size: int) -> Float[Tensor, "p 2"]:
     """Middles of a square image's pixels in [-1, 1]: x to the right, y down, row after row."""
-    middles = (torch.arange(size) + 0.5) * (2 / size) - 1
-    return torch.stack(torch.meshgrid(middles, middles, indexing="xy"), dim=-1).flatten(0, 1)
+    return Grid(size, size).all_points()
 
 
 def observe(b: int, places: Float[Tensor, "p 2"], generator: torch.Generator) -> Float[Tensor, "b p"]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from data.images import to_uint8
-from siren.loop import FitError
+from siren.command import save_figure
 from siren.prior_data import signals
 from siren.prior_fit import REFINE, at, cases, code, complete, grid, linear, observed, plainly
 from siren.prior_model import ImagePrior
@@ -95,7 +95,4 @@ def write_rows(
     panel.tick_params(length=0)
     panel.set_frame_on(False)
     panel.set_title(title, color=_INK, fontsize=10, loc="left")
-    try:
-        figure.savefig(file)
-    except (OSError, ValueError) as error:
-        raise FitError(f"{file}: expected a picture that can be written, found: {error}") from None
+    save_figure(figure, file)

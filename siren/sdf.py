@@ -17,7 +17,7 @@ import torch
 import tyro
 from jaxtyping import Float
 
-from nerf.kernels import Ops, load
+from nerf.kernels import Ops
 from siren.command import backend, follow, length, run, write_metrics
 from siren.loop import FitError, Progress, Schedule, fit
 from siren.network import Siren, SirenConfig
@@ -97,7 +97,7 @@ def fit_shape(
     config = config or SirenConfig(3, 1, 128, 4)
     if (config.inputs, config.outputs) != (3, 1):
         raise FitError(f"config: expected 3 inputs and 1 output, found {config.inputs} and {config.outputs}")
-    siren = Siren(config, ops or load("reference"), torch.Generator().manual_seed(schedule.seed))
+    siren = Siren(config, ops, torch.Generator().manual_seed(schedule.seed))
     objective = sdf_objective(siren, shape, weights or SdfWeights(), points, points, schedule.seed)
     return siren, fit(siren, objective, schedule, out, resume)
 
@@ -155,10 +155,7 @@ def command(options: Options) -> None:
         raise FitError(f"--resolution: expected {low} to {high}, found {options.resolution}")
     steps, budget = length(options.steps, options.budget, SCHEDULE)
     schedule = replace(SCHEDULE, steps=steps, budget=budget, rate=options.rate, seed=options.seed)
-    try:
-        config = SirenConfig(3, 1, options.width, options.layers, options.omega, options.omega)
-    except ValueError as error:
-        raise FitError(str(error)) from None
+    config = SirenConfig(3, 1, options.width, options.layers, options.omega, options.omega)
     ops = backend(options.backend)
     open3d(), marching_cubes()  # said now where they are missing, not after the fit
     name = re.sub(r"[^\w.-]+", "-", Path(options.shape.replace("example:", "")).stem) or "shape"

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from siren.loop import FitError
+from siren.command import save_figure
 from siren.network import Siren
 from siren.sdf_mesh import BLOCK, gradients
 from siren.sdf_shape import Shape, open3d
@@ -152,7 +152,7 @@ def plot_shape(siren: Siren, shape: Shape, file: Path) -> None:
         panel.set_title(title, fontsize=10.5, color=INK)
     for panel in grid.flat:
         panel.set_axis_off()
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 @torch.no_grad()
@@ -179,12 +179,4 @@ def plot_slices(siren: Siren, shape: Shape, file: Path, size: int = 256) -> None
         panel.set(xlabel="xyz"[across], ylabel="xyz"[up], xlim=(-1, 1), ylim=(-1, 1))
     figure.suptitle("signed distance in the cube; black: its zero line, orange: the input", fontsize=10.5, color=INK)
     figure.colorbar(drawn, cax=figure.add_axes((0.94, 0.14, 0.012, 0.7)))
-    _save(figure, file)
-
-
-def _save(figure: Figure, file: Path) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file)
-    except (OSError, ValueError) as error:
-        raise FitError(f"{file}: expected a picture file that can be written, found: {error}") from None
+    save_figure(figure, file)

@@ -1,11 +1,8 @@
-"""Films to bytes in memory and back, by way of imageio and its ffmpeg, and the folder that results go to."""
+"""Films to bytes in memory, by way of imageio and its ffmpeg, and the folder that results go to."""
 
 from __future__ import annotations
 
 import math
-import os
-import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +15,6 @@ from siren.loop import FitError
 
 MEMORY = 2 << 30  # bytes of frames that are held at most
 SHRINK = "--frames takes fewer of them and --downscale makes them smaller"
-# BT.709 and said so in the file: unmarked, players guess by the picture's size, and colours shift.
-_COLOURS = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709"]
-_COLOURS += ["-color_primaries", "bt709", "-color_trc", "bt709"]
 
 
 @dataclass(frozen=True)
@@ -102,38 +96,6 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FitError(f"{path}: expected a folder that can be made, found: {error.strerror or error}") from None
-
-
-def write_film(path: Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float) -> int:
-    """Write an MP4 that browsers play (H.264, yuv420p) and return its number of frames. The file appears once it is
-    whole; odd sides get their last row or column twice. Raises FitError for a place that can't be written."""
-    if not 0 < fps <= 1000:
-        raise FitError(f"fps: expected a number above 0, up to 1000, found {fps}")
-    try:
-        import imageio.v2 as imageio
-    except ImportError:
-        raise FitError(f"{path}: writing films takes imageio: pip install 'imageio[ffmpeg]'") from None
-    count = 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            draft = Path(folder) / path.name
-            options = ["-crf", "17", "-movflags", "+faststart", *_COLOURS]
-            writer: Any = imageio.get_writer(
-                draft, "ffmpeg", fps=fps, codec="libx264", pixelformat="yuv420p", macro_block_size=1, quality=None,
-                output_params=options, ffmpeg_log_level="error",
-            )  # fmt: skip
-            with writer:
-                for frame in frames:
-                    even = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
-                    writer.append_data(even)
-                    count += 1
-            if not count:
-                raise FitError(f"{path}: expected at least one frame, found none")
-            os.replace(draft, path)
-    except (OSError, RuntimeError) as error:
-        raise FitError(f"{path}: expected a film that ffmpeg can write, found: {_last_line(error)}") from None
-    return count
 
 
 def _last_line(error: BaseException) -> str:

@@ -18,12 +18,13 @@ import tyro
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from data.films import write_video
 from nerf.kernels import Ops
 from siren.command import backend, decibels, follow, length, run, write_metrics
 from siren.loop import FitError, Objective, Progress, Schedule, fit
 from siren.made import make_film
 from siren.network import Siren, SirenConfig
-from siren.signal_io import Film, check_memory, make_folder, read_film, write_film
+from siren.signal_io import Film, check_memory, make_folder, read_film
 from siren.store import NETWORK, load_network, save_network
 from siren.video_plot import plot_film
 
@@ -66,8 +67,8 @@ class Options:
     """Pixels in a step."""
     rate: float = RATE
     """Learning rate."""
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Of the saved network's numbers."""
+    store: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of the network's file."""
     resume: bool = False
     """Go on with the fit in that folder."""
     backend: str = "auto"
@@ -95,7 +96,7 @@ def objective(siren: Siren, frames: UInt8[np.ndarray, "f h w 3"], batch: int) ->
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         picked = torch.randint(len(colours), (batch,), generator=generator)
         target = colours[picked].float() / 127.5 - 1
-        error = (siren(coordinates(picked, count, height, width)) - target).square().mean()
+        error = siren.squared_error(coordinates(picked, count, height, width), target)
         return error, {"psnr": decibels(error.detach())}
 
     return loss
@@ -195,10 +196,7 @@ def command(options: Options) -> None:
             raise FitError(f"--{name}: expected a number above 0, up to 1000, found {value}")
     film = read(options)
     out = options.out or Path("runs") / Path(options.film).stem
-    try:
-        config = SirenConfig(3, 3, options.width, options.layers, first_omega=options.first_omega)
-    except ValueError as error:
-        raise FitError(str(error)) from None
+    config = SirenConfig(3, 3, options.width, options.layers, first_omega=options.first_omega)
     steps, budget = length(options.steps, options.budget, DEFAULT)
     schedule = Schedule(steps, budget, options.rate, DEFAULT.final, seed=options.seed)
     make_folder(out)
@@ -216,17 +214,17 @@ def report(siren: Siren, film: Film, final: Progress, out: Path, options: Option
         psnrs.append(measure(film.frames[index], picture))
         fitted[index] = to_bytes(picture)
     gap = np.full((height, 4, 3), 255, np.uint8)
-    write_film(out / "reconstruction.mp4", (np.hstack((a, gap, b)) for a, b in zip(film.frames, fitted)), film.fps)
+    write_video(out / "reconstruction.mp4", (np.hstack((a, gap, b)) for a, b in zip(film.frames, fitted)), film.fps)
     plot_film(film.frames, fitted, psnrs, out / "frame.png")
     files = ["reconstruction.mp4 (truth left, fit right)", "frame.png", NETWORK, "metrics.json"]
     if options.fps or options.scale:
         fps, scale = options.fps or film.fps, options.scale or 1.0
         size = [max(1, round(side * scale)) for side in (height, width)]
         frames = sample_film(siren, max(1, round(count * fps / film.fps)), *size)
-        write_film(out / "sampled.mp4", map(to_bytes, frames), fps)
+        write_video(out / "sampled.mp4", map(to_bytes, frames), fps)
         files.insert(1, "sampled.mp4")
     about = {"kind": "film", "frames": count, "height": height, "width": width, "fps": film.fps}
-    stored = save_network(out / NETWORK, siren, about, options.dtype)
+    stored = save_network(out / NETWORK, siren, about, options.store)
     mean, parameters = float(np.mean(psnrs)), sum(value.numel() for value in siren.parameters())
     counted = {"steps": final.step, "steps_per_second": final.rate, "seconds": final.seconds, "parameters": parameters}
     write_metrics(out, {"psnr": mean, **counted, "network_bytes": stored, "psnr_frames": psnrs})

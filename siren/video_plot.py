@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from siren.loop import FitError
+from siren.command import save_figure
 
 _INK, _LINE, _MARK = "#30343b", "#1f6fb2", "#d6336c"
 GAIN = 10  # of the error that is shown
@@ -43,8 +43,4 @@ def plot_film(
     panel.axvline(frame, color=_MARK, lw=0.8)
     panel.set(xlabel="frame", ylabel="PSNR, dB", xlim=(-0.5, count - 0.5))
     panel.grid(color="#e6e8eb", linewidth=0.6)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except OSError as error:
-        raise FitError(f"{path}: expected a place that can be written, found: {error}") from None
+    save_figure(figure, path)

@@ -210,20 +210,24 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, step):
     assert path.read_bytes() == b"newer" and [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
 
 
-@pytest.mark.parametrize("step", ["save_file", "fsync"])
+@pytest.mark.parametrize("step", ["write", "fsync"])
 def test_a_save_that_fails_leaves_a_run_that_loads(run, monkeypatch, step):
     before, counters = read_state(run)
+    whole_open = builtins.open
 
-    def fail(tensors, path, *_):
-        with open(path, "wb") as file:
-            file.write(b"half")
-        raise DiskFull("no space left on device")
+    def half_open(file, mode="r", *rest, **more):
+        opened = whole_open(file, mode, *rest, **more)
+        if CHECKPOINT in str(file) and "w" in mode:
+            opened.write(b"half")
+            opened.close()
+            raise DiskFull("no space left on device")
+        return opened
 
     def fail_late(*_):
         raise DiskFull("no space left on device")
 
-    if step == "save_file":
-        monkeypatch.setattr(checkpoint, "save_file", fail)
+    if step == "write":
+        monkeypatch.setattr(builtins, "open", half_open)
     else:
         monkeypatch.setattr(os, "fsync", fail_late)
     with pytest.raises(DiskFull):

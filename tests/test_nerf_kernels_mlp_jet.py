@@ -79,8 +79,12 @@ def test_the_cpu_backend_is_the_reference(level, activation):
                 arguments = (x, weights, biases, forms_of(dims, count, torch.float32), activation, 2.0)
                 inputs = [x, *weights, *(biases or [])]
                 found, expected = cpu.mlp_jet(*arguments), mlp_jet(*arguments)
-                if activation == "relu":  # a slope jumps where a rounding tips the sign: compare where it doesn't
+                if activation == "relu":  # a slope jumps where a rounding tips the sign: float64 doesn't tip it
                     assert error(found.value, expected.value) < 1e-5
+                    double = [t.detach().double().requires_grad_() for t in inputs]
+                    parts = double[0], double[1 : len(weights) + 1], double[len(weights) + 1 :] or None
+                    pair = [op(*parts, arguments[3].double(), "relu") for op in (cpu.mlp_jet, mlp_jet)]
+                    assert worst(*pair, double) < 1e-12, (widths, count, p)
                 else:
                     assert worst(found, expected, inputs) < 2e-5, (widths, count, p)
 
@@ -163,12 +167,21 @@ def test_wrong_arguments_are_named():
     for message, op in {
         "expected symmetric forms": lambda: cpu.mlp_jet(x, weights, biases, lopsided),
         "don't follow one another": lambda: cpu.mlp_jet(torch.rand(5, 3), weights, biases, torch.eye(3)[None]),
-        "up to 8 coordinates": lambda: cpu.mlp_jet(torch.rand(5, 9), [torch.rand(1, 9)], None, torch.eye(9)[None]),
         "expected a target of shape": lambda: cpu.mlp_squared_error(x, torch.rand(5, 2), weights, biases),
         "no gradient to x": lambda: cpu.mlp_squared_error(x.clone().requires_grad_(), x[:, :1], weights, biases),
     }.items():
         with pytest.raises(ValueError, match=message):
             op()
+    with pytest.raises(cpu.KernelError, match="up to 8 coordinates and 36 forms"):
+        cpu.mlp_jet(torch.rand(5, 9), [torch.rand(1, 9)], None, torch.eye(9)[None])
+    with pytest.raises(cpu.KernelError, match="up to 8 coordinates and 36 forms"):
+        cpu.mlp_jet(x, weights, biases, torch.eye(2).expand(37, 2, 2))
+    for op in (
+        lambda d: mlp_jet(x, weights, biases, torch.eye(2)[None], dtype=d),
+        lambda d: reference.mlp(x, weights, biases, dtype=d),
+    ):
+        with pytest.raises(ValueError, match="expected auto or float32 on backend reference, found 'bfloat16'"):
+            op("bfloat16")
     with pytest.raises(RuntimeError, match="use backend reference"):
         (slope,) = torch.autograd.grad(
             cpu.mlp_jet(x.requires_grad_(), weights, biases, torch.eye(2)[None]).value.sum(), x, create_graph=True

@@ -41,6 +41,9 @@ class Formula(Siren):
     def forward(self, x):
         return self.function(x)
 
+    def squared_error(self, x, target):
+        return (self.function(x) - target).square().mean()
+
 
 def test_time_runs_from_minus_one_to_one_over_the_clip_at_any_rate():
     for rate in (10, 40, 7):

@@ -39,14 +39,13 @@ def test_pixel_centres_lie_where_they_should():
     assert grid.all_points().tolist() == expected and grid.pitch == 0.5
 
 
-def test_sampling_in_blocks_and_crops_is_sampling_at_once(monkeypatch):
+def test_sampling_in_blocks_is_sampling_at_once(monkeypatch):
     wave = lambda x: torch.stack([torch.sin(9 * x[:, 0]) + x[:, 1], x.prod(-1)], -1)  # noqa: E731
     grid = Grid(37, 23)
     whole = sample(wave, grid)
     torch.testing.assert_close(whole, wave(grid.all_points()).reshape(37, 23, 2))
     monkeypatch.setattr("siren.image.BLOCK", 50)
     torch.testing.assert_close(sample(wave, grid), whole)
-    torch.testing.assert_close(sample(wave, grid, (3, 5, 20, 36)), whole[5:36, 3:20])
 
 
 def test_derivatives_of_cosines_are_sines():

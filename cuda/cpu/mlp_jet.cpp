@@ -49,13 +49,14 @@ void backward(int threads, const Network<F>& net, const Forms<F>& forms, int64_t
 
 }  // namespace
 
-EXPORT int nerf_mlp_jet_max_dims() { return max_dims; }
-EXPORT int nerf_mlp_jet_max_forms() { return max_forms; }
+constexpr const char* too_many = "takes up to 8 coordinates and 36 forms; use backend reference";
+static_assert(max_dims == 8 && max_forms == 36, "the sentence above");
 
 // forms: count symmetric matrices of widths[0] x widths[0]. out: 1 + widths[0] + count streams of points x outputs.
 EXPORT const char* nerf_mlp_jet(int threads, int format, int64_t points, int depth, const int32_t* widths,
                                 int activation, int output_activation, double omega, const void* const* weights,
                                 const void* const* biases, const void* x, int count, const void* forms, void* out) {
+    if (widths[0] > max_dims || count > max_forms) return too_many;
     return with_format(format, [&](auto f) {
         using F = decltype(f);
         using real = typename F::real;
@@ -71,6 +72,7 @@ EXPORT const char* nerf_mlp_jet_backward(int threads, int format, int64_t points
                                          const void* const* weights, const void* const* biases, const void* x,
                                          int count, const void* forms, const void* grad_out, void* grad_x,
                                          void* const* grad_weights, void* const* grad_biases) {
+    if (widths[0] > max_dims || count > max_forms) return too_many;
     return with_format(format, [&](auto f) {
         using F = decltype(f);
         using real = typename F::real;

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-INTERFACE = 2  # nerf_cpu_interface in cuda/cpu/module.cpp; both change with what functions there are and what they take
+INTERFACE = 3  # nerf_cpu_interface in cuda/cpu/module.cpp; both change with what functions there are and what they take
 LEVELS = ("generic", "v2", "v3", "v4", "v4bf16")  # each runs what the ones before it run
 
 

@@ -15,7 +15,6 @@ from nerf.kernels.mlp import ACTIVATIONS
 from nerf.kernels.mlp_jet import Jet
 
 FORMATS = ("float32", "bfloat16", "float64")  # `Format` in cuda/cpu/mlp_driver.h
-MAX_DIMS, MAX_FORMS = 8, 36  # of mlp_jet; cuda/cpu/mlp_jet.h
 
 
 def _addresses(tensors: Sequence[Tensor] | None) -> object:
@@ -92,8 +91,8 @@ def mlp(
 
     Args:
         dtype: what the products are of; sums are float32 in any case. "bfloat16" takes a processor that multiplies it.
-            "auto": bfloat16 there, and float32 elsewhere and for sines, which turn a rounded phase into noise: a SIREN in
-            bfloat16, of which the first layer is float32 all the same, is fitted to 40 dB or so, not to 60.
+            "auto": bfloat16 there, and float32 elsewhere and for sines, whose phases it rounds; the first layer of a sine
+            network is float32 in any case.
     """
     shape, parameters = _arguments("mlp", x, weights, biases, (activation, output_activation), omega, dtype)
     return _Mlp.apply(x.contiguous(), shape, len(weights), *parameters)
@@ -190,11 +189,6 @@ def mlp_jet(
     dims, expected = x.shape[1], (len(forms), x.shape[1], x.shape[1])
     if forms.shape != expected or not torch.equal(forms, forms.mT):
         raise ValueError(f"mlp_jet: expected symmetric forms of shape {expected}, found shape {tuple(forms.shape)}")
-    if dims > MAX_DIMS or len(forms) > MAX_FORMS:
-        raise ValueError(
-            f"mlp_jet: the cpu backend takes up to {MAX_DIMS} coordinates and {MAX_FORMS} forms, found {dims} and"
-            f" {len(forms)}; use backend reference"
-        )
     suffix("mlp_jet", x, forms)
     streams = _Jet.apply(x.contiguous(), forms.contiguous(), shape, len(weights), *parameters)
     value, gradient, second = streams.split([1, dims, len(forms)])

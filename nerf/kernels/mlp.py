@@ -30,6 +30,12 @@ def activate(x: Float[Tensor, "..."], activation: str, omega: float = 30.0) -> F
     raise ValueError(f"activate: expected one of {', '.join(ACTIVATIONS)}, found {activation!r}")
 
 
+def unrounded(op: str, dtype: str) -> None:
+    """Raise ValueError where this backend is asked to round."""
+    if dtype not in ("auto", "float32"):
+        raise ValueError(f"{op}: dtype: expected auto or float32 on backend reference, found {dtype!r}")
+
+
 def mlp(
     x: Float[Tensor, "p i"],
     weights: Sequence[Float[Tensor, "_ _"]],
@@ -37,6 +43,7 @@ def mlp(
     activation: str = "relu",
     output_activation: str = "none",
     omega: float = 30.0,
+    dtype: str = "auto",
 ) -> Float[Tensor, "p o"]:
     """A perceptron: every layer is x W^T + b; `activation` follows all but the last, `output_activation` the last.
 
@@ -45,7 +52,9 @@ def mlp(
         weights: one matrix a layer, outputs by inputs, as torch.nn.Linear holds them.
         biases: one vector a layer, or None for a network without biases.
         omega: frequency of the sine activation, of every layer that has it.
+        dtype: what a backend may round the products' operands to; this one rounds nothing, and takes "auto" or "float32".
     """
+    unrounded("mlp", dtype)
     for index, weight in enumerate(weights):
         x = F.linear(x, weight, None if biases is None else biases[index])
         x = activate(x, output_activation if index == len(weights) - 1 else activation, omega)
@@ -59,6 +68,8 @@ def mlp_squared_error(
     biases: Sequence[Float[Tensor, "_"]] | None,
     activation: str = "sine",
     omega: float = 30.0,
+    dtype: str = "auto",
 ) -> Float[Tensor, ""]:
     """Mean squared difference of `mlp` (without an output activation) from `target`, over all points and outputs."""
+    unrounded("mlp_squared_error", dtype)
     return F.mse_loss(mlp(x, weights, biases, activation, "none", omega), target)

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from nerf.kernels.mlp import ACTIVATIONS
+from nerf.kernels.mlp import ACTIVATIONS, unrounded
 
 
 class Jet(NamedTuple):
@@ -69,6 +69,7 @@ def mlp_jet(
     forms: Float[Tensor, "m d d"],
     activation: str = "sine",
     omega: float = 30.0,
+    dtype: str = "float32",
 ) -> Jet:
     """`nerf.kernels.mlp.mlp` without an output activation, with its derivatives by x.
 
@@ -76,7 +77,8 @@ def mlp_jet(
         x: points.
         weights, biases: one matrix and vector a layer, as `mlp` takes them.
         forms: symmetric matrices Q; `second[..., k]` is sum_ij Q_kij d2 u / dx_i dx_j. The identity gives the
-            Laplacian; one of (m = 0) leaves second derivatives out.
+            Laplacian; none of them (m = 0) leaves second derivatives out.
+        dtype: as `mlp` takes it.
 
     Gradients flow to x, weights and biases.
 
@@ -84,6 +86,7 @@ def mlp_jet(
         >>> jet = mlp_jet(x, weights, biases, torch.eye(2)[None])  # doctest: +SKIP
         >>> laplacian = jet.second[..., 0]  # doctest: +SKIP
     """
+    unrounded("mlp_jet", dtype)
     points, dims = x.shape
     value = x
     slope = torch.eye(dims, dtype=x.dtype, device=x.device)[:, None, :].expand(dims, points, dims)  # d p width
