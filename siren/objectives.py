@@ -76,6 +76,8 @@ class GradientObjective:
         self.grid = Grid(*gradient.shape[:2])
         self.gradient = gradient.reshape(len(self.grid), -1, 2)
         self.scale = float(gradient.square().mean().clamp_min(1e-12))
+        if anywhere:  # "1 c2 h w"
+            self.field = gradient.flatten(2).permute(2, 0, 1)[None].contiguous()
         if spans:
             along_x, along_y = (_running(gradient[..., axis], 1 - axis) * self.grid.pitch for axis in (0, 1))
             self.running = torch.stack([along_x.flatten(0, 1), along_y.flatten(0, 1)])
@@ -94,8 +96,7 @@ class GradientObjective:
             indices = _draw(len(self.grid), self.batch, generator)
             return self.grid.points(indices), self.gradient[indices]
         places = torch.rand(self.batch or len(self.grid), 2, generator=generator) * 2 - 1
-        field = self.gradient.flatten(1).T.unflatten(1, (self.grid.height, self.grid.width))[None]
-        target = F.grid_sample(field, places[None, None], padding_mode="border", align_corners=False)[0, :, 0].T
+        target = F.grid_sample(self.field, places[None, None], padding_mode="border", align_corners=False)[0, :, 0].T
         return places * self.grid.extent, target.unflatten(1, (-1, 2))
 
     def _spans(self, count: int, generator: torch.Generator) -> Tensor:
