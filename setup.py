@@ -25,6 +25,8 @@ COMMON = [
 ]
 V3 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mlzcnt", "-mf16c", "-mpopcnt"]
 V4 = [*V3, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+V4BF16 = [*V4, "-mavx512bf16"]
+AMX = [*V4BF16, "-mamx-tile", "-mamx-bf16"]
 
 
 def levels() -> dict[str, list[str]]:
@@ -32,7 +34,7 @@ def levels() -> dict[str, list[str]]:
     if os.name == "nt":  # the sources speak GCC's and Clang's vector types, which MSVC doesn't have
         return {}
     if platform.machine() in ("x86_64", "AMD64"):
-        return {"v2": ["-msse4.2", "-mpopcnt"], "v3": V3, "v4": V4, "v4bf16": [*V4, "-mavx512bf16"]}
+        return {"v2": ["-msse4.2", "-mpopcnt"], "v3": V3, "v4": V4, "v4bf16": V4BF16, "amx": AMX}
     return {"generic": []}
 
 

@@ -1,18 +1,18 @@
-"""How fast a SIREN is here: `python -m apps.benchmark`.
+"""How fast this project is here: `python -m apps.benchmark`.
 
-Every row is checked against plain torch before it is timed, and stands beside what this machine's matrix products reach in
-the same run. Times are the best of a few; ratios are what carries over to another machine.
+Every row is checked against plain torch before it is timed, and stands beside what this machine reaches at most in the same
+run. Times are the best of a few; ratios are what carries over to another machine.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
-import time
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass
-from functools import partial
+from dataclasses import field as given
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,34 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import tyro
-from torch import Tensor, nn
 
+from apps.benchmark_ops import OpOptions, op_rows, op_table
+from apps.benchmark_scene import SceneOptions, scene_rows, scene_table
+from apps.benchmark_siren import SirenOptions, siren_rows, siren_table
+from apps.measure import Limits, limits
+from data.errors import SceneError
 from data.files import write_atomically
-from nerf.kernels import available, keep_memory, load
-from nerf.kernels.cpu_library import level
-from siren.network import Siren, SirenConfig
+from nerf.config import ConfigError
+from nerf.kernels import keep_memory
+
+PARTS = ("ops", "siren", "scene")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Time the fit of a 256 x 256 image with the paper's network, and its derivatives, against plain torch.
+    """Time the kernels and a SIREN's training steps against plain torch and this machine's limits; with --scene.path, also
+    a scene's PSNR against seconds of training.
 
-    Example: python -m apps.benchmark --out benchmark.json
+    All kernels:        python -m apps.benchmark --out benchmark.json
+
+    A scene as well:    python -m apps.benchmark --scene.path lego --scene.budgets 15s 60s 150s --scene.plot lego.png
     """
 
-    points: int = 65536
-    """Points of a training step: 65536 is every pixel of 256 x 256."""
-    jet_points: int = 16384
-    """Points of a step on derivatives."""
+    only: tuple[str, ...] = PARTS
+    """Of ops, siren and scene, those that are wanted."""
+    ops: OpOptions = given(default_factory=OpOptions)
+    siren: SirenOptions = given(default_factory=SirenOptions)
+    scene: SceneOptions = given(default_factory=SceneOptions)
     repeats: int = 5
     """Of every measurement; the best counts."""
     threads: int | None = None
@@ -47,200 +56,47 @@ class Options:
     """Write the figures there as JSON too."""
 
 
-class Peer(nn.Module):
-    """The network as vsitzmann/siren and siren-pytorch compute it: Linear, then the sine of omega times it, in torch."""
-
-    def __init__(self, siren: Siren) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList()
-        for weight, bias in zip(siren.weights, siren.biases):
-            linear = nn.Linear(weight.shape[1], weight.shape[0])
-            linear.weight.data, linear.bias.data = weight.detach().clone(), bias.detach().clone()
-            self.layers.append(linear)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for index, layer in enumerate(self.layers):
-            x = layer(x) if index == len(self.layers) - 1 else torch.sin(30.0 * layer(x))
-        return x
+def said(limit: Limits) -> str:
+    """The limits in a few words."""
+    return (
+        f"at most: products {limit.float32 / 1e9:.0f} GFLOP/s in float32, {limit.bfloat16 / 1e9:.0f} in bfloat16"
+        f" (of 64 columns {limit.small_float32 / 1e9:.0f}, {limit.small_bfloat16 / 1e9:.0f}),"
+        f" {limit.gathers / 1e6:.0f} M gathers/s, {limit.copied / 1e9:.1f} GB/s copied"
+    )
 
 
-def best(task: Callable[[], Any], repeats: int) -> float:
-    """Seconds of the fastest of some runs, after one that isn't timed."""
-    task()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        task()
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
-def matrix_rates(repeats: int) -> dict[str, float]:
-    """Floating-point operations a second of torch's products of 4096 x 1024 by 1024 x 1024."""
-    rates = {}
-    for name in ("float32", "bfloat16"):
-        a, b = (torch.rand(rows, 1024).to(getattr(torch, name)) for rows in (4096, 1024))
-        rates[name] = 2 * 4096 * 1024**2 / best(partial(torch.matmul, a, b), repeats)
-    return rates
-
-
-def step_of(network: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
-    """One training step of Adam on a loss."""
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-6)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss().backward()
-        optimizer.step()
-
-    return step
-
-
-def differentiated_twice(peer: Peer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Value, gradient and Laplacian by differentiating twice, as the peers do."""
-    x = x.detach().requires_grad_()
-    value = peer(x)
-    (gradient,) = torch.autograd.grad(value.sum(), x, create_graph=True)
-    bends = [torch.autograd.grad(gradient[:, i].sum(), x, create_graph=True)[0][:, i] for i in range(x.shape[1])]
-    return value, gradient, torch.stack(bends).sum(0)[:, None]
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    """Difference as a share of the size."""
-    return float((found - expected).detach().norm() / expected.detach().norm())
-
-
-def networks() -> dict[str, Siren]:
-    """The paper's network on every backend and format that this machine has, all with the same weights."""
-    kinds = [("reference", "float32")]
-    if not available()["cpu"]:
-        kinds += [("cpu", "float32")] + ([("cpu", "bfloat16")] if level() == "v4bf16" else [])
-    return {
-        f"{backend}, {precision}": Siren(
-            SirenConfig(), load(backend), torch.Generator().manual_seed(0), precision=precision
-        )
-        for backend, precision in kinds
-    }
-
-
-def pixels(options: Options) -> tuple[Tensor, Tensor]:
-    """Points and values of an image's size."""
-    generator = torch.Generator().manual_seed(1)
-    x = torch.rand(options.points, 2, generator=generator) * 2 - 1
-    return x, torch.rand(options.points, 1, generator=generator) * 2 - 1
-
-
-def peers() -> dict[str, nn.Module]:
-    """Networks of the same shape as others compute them; siren-pytorch where it is installed."""
-    found: dict[str, nn.Module] = {"torch, as vsitzmann/siren": Peer(next(iter(networks().values())))}
-    try:
-        from siren_pytorch import SirenNet
-    except ImportError:
-        return found
-    return found | {"siren-pytorch": SirenNet(2, 256, 1, 4, w0=30.0, w0_initial=30.0)}
-
-
-def fitting_of_peers(options: Options) -> list[dict[str, Any]]:
-    """Training steps a second of the peers on an image's values; the first one's are what ratios are of."""
-    x, target = pixels(options)
-    rows: list[dict[str, Any]] = []
-    for name, network in peers().items():
-        task = step_of(network, lambda network=network: (network(x) - target).square().mean())  # type: ignore[misc]
-        seconds = best(task, options.repeats)
-        rows.append(row("fit", name, seconds, rows[0]["seconds"] if rows else seconds, 0.0))
-    return rows
-
-
-def fitting(options: Options, baseline: float) -> list[dict[str, Any]]:
-    """Training steps a second of ours on an image's values."""
-    x, target = pixels(options)
-    ours, rows = networks(), []
-    expected = Peer(next(iter(ours.values())))(x[:2048]).detach()
-    for name, siren in ours.items():
-        error = relative(siren(x[:2048]), expected)
-        seconds = best(step_of(siren, partial(siren.squared_error, x, target)), options.repeats)
-        rows.append(row("fit", name, seconds, baseline, error))
-    return rows
-
-
-def jet_loss(siren: Siren, x: Tensor, forms: Tensor) -> Tensor:
-    """A loss on all derivatives of one pass."""
-    found = siren.jet(x, forms)
-    loss = found.gradient.square().mean()
-    return loss + 1e-4 * found.second.square().mean() if len(forms) else loss
-
-
-def peer_loss(peer: Peer, x: Tensor, order: int) -> Tensor:
-    """The same by differentiating once or twice."""
-    if order == 2:
-        _, gradient, laplacian = differentiated_twice(peer, x)
-        return gradient.square().mean() + 1e-4 * laplacian.square().mean()
-    point = x.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(peer(point).sum(), point, create_graph=True)
-    return gradient.square().mean()
-
-
-ORDERS = {1: "gradient", 2: "gradient and Laplacian"}
-
-
-def places(options: Options) -> Tensor:
-    """Points of a step on derivatives."""
-    return torch.rand(options.jet_points, 2, generator=torch.Generator().manual_seed(2)) * 2 - 1
-
-
-def differentiating_peer(options: Options, order: int) -> list[dict[str, Any]]:
-    """Training steps a second on gradients (order 1), or on gradients and Laplacians (order 2), by differentiating."""
-    x, peer = places(options), Peer(next(iter(networks().values())))
-    seconds = best(step_of(peer, lambda: peer_loss(peer, x, order)), max(2, options.repeats // 2))
-    return [row(ORDERS[order], "torch, differentiating", seconds, seconds, 0.0)]
-
-
-def differentiating(options: Options, order: int, baseline: float) -> list[dict[str, Any]]:
-    """The same of ours."""
-    x, ours, rows = places(options), networks(), []
-    few, forms, what = x[:1024], torch.eye(2)[None][: order - 1], ORDERS[order]
-    expected = differentiated_twice(Peer(next(iter(ours.values()))), few)[order].detach()
-    for name, siren in ours.items():
-        found = siren.jet(few, forms)
-        error = relative(found.gradient[:, 0] if order == 1 else found.second[:, 0], expected)
-        seconds = best(step_of(siren, partial(jet_loss, siren, x, forms)), options.repeats)
-        rows.append(row(what, name, seconds, baseline, error))
-    return rows
-
-
-def row(what: str, how: str, seconds: float, baseline: float, error: float) -> dict[str, Any]:
-    """One line of the table. Raises RuntimeError where the result is not the peer's: a wrong answer isn't fast."""
-    if not error < (0.05 if "bfloat16" in how else 1e-5):
-        raise RuntimeError(f"{what}, {how}: off by {error:.1e} of the size from torch's result")
-    return {"what": what, "how": how, "seconds": seconds, "ratio": baseline / seconds, "error": error}
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
     options = tyro.cli(Options, args=arguments, prog="python -m apps.benchmark")
+    unknown = set(options.only) - set(PARTS)
+    if unknown:
+        print(
+            f"error: --only: expected some of {', '.join(PARTS)}, found {', '.join(sorted(unknown))}", file=sys.stderr
+        )
+        return 2
     torch.set_num_threads(options.threads or os.cpu_count() or 1)
-    rates = matrix_rates(options.repeats)
-    theirs = fitting_of_peers(options), differentiating_peer(options, 1), differentiating_peer(options, 2)
-    keep_memory()  # ours run so, and theirs don't: their large arrays are fresh pages at every step
-    rows = theirs[0] + fitting(options, theirs[0][0]["seconds"])
-    for order in (1, 2):
-        rows += theirs[order] + differentiating(options, order, theirs[order][0]["seconds"])
-    multiplications = sum(p.numel() for p in networks()["reference, float32"].weights)
-    for line in rows:
-        if line["what"] == "fit":  # forward, and two products of the same size backward
-            line["share"] = 6 * multiplications * options.points / line["seconds"] / rates["float32"]
-    said = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(f"matrix products: {said}")
-    print(f"{'step on':<24}{'implementation':<26}{'steps/s':>9}{'ratio':>8}{'of float32':>12}{'error':>10}")
-    for line in rows:
-        share = f"{line['share']:.0%}" if "share" in line else ""
-        speed = f"{1 / line['seconds']:>9.2f}{line['ratio']:>7.1f}x{share:>12}"
-        print(f"{line['what']:<24}{line['how']:<26}{speed}{line['error']:>10.1e}")
+    limit = limits(options.repeats)
+    print(said(limit))
+    figures: dict[str, Any] = {"threads": torch.get_num_threads(), "limits": dataclasses.asdict(limit)}
+    try:
+        if "siren" in options.only:  # first: its peers run with torch's own memory handling
+            figures["siren"] = siren_rows(dataclasses.replace(options.siren, repeats=options.repeats), limit)
+            print(siren_table(figures["siren"]))
+        keep_memory()
+        if "ops" in options.only:
+            figures["ops"] = op_rows(options.ops, limit, options.repeats)
+            print(op_table(figures["ops"]))
+        if "scene" in options.only and options.scene.path is not None:
+            figures["scene"] = scene_rows(options.scene)
+            print(scene_table(figures["scene"]))
+    except (SceneError, ConfigError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if options.out is not None:
-        figures = {"threads": torch.get_num_threads(), "matrix_rates": rates, "rows": rows}
         write_atomically(options.out, json.dumps(figures, indent=2).encode())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

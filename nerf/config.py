@@ -26,6 +26,7 @@ class OptimizerConfig:
 
     Attributes:
         rate, final: of the field.
+        flat: share of the run over which the field's rate stays where it is before it falls.
         warp_rate, warp_final: the same of the warp network and all latent codes.
         beta1, beta2, eps: Adam's.
         warp_beta1: beta1 of the warp network and the codes.
@@ -35,6 +36,7 @@ class OptimizerConfig:
 
     rate: float = 2e-2
     final: float = 0.03
+    flat: float = 0.0
     warp_rate: float = 5e-4
     warp_final: float = 0.03
     beta1: float = 0.9

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from nerf.encoding import Frequency, HashGrid, SphericalHarmonics
 from nerf.kernels.backends import Ops, load
+from nerf.kernels.frame import GridField
 from nerf.kernels.hash_encode import GridGeometry
+from nerf.kernels.shade import TruncatedExp
 from nerf.kernels.space import Space, to_unit
 from nerf.network import MLP
 
@@ -60,25 +62,15 @@ class HashFieldConfig:
     density_bias: float = 0.0
 
 
-class _TruncatedExp(torch.autograd.Function):
-    """exp whose gradient stops growing at exp(15), so that one wild sample can't end a run."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return torch.exp(x.clamp(max=60.0))
-
-    @staticmethod
-    def backward(ctx, grad):
-        (x,) = ctx.saved_tensors
-        return grad * torch.exp(x.clamp(-15.0, 15.0))
-
-
 class _Field(nn.Module):
     """What the fields share. `noise`: standard deviation of the noise on the raw density in training."""
 
     noise = 0.0
     direction: nn.Module
+
+    def grid_field(self) -> GridField | None:
+        """The field as the kernels without gradients take it; None: they can't."""
+        return None
 
     def view(self, d: Float[Tensor, "r 3"], appearance: Float[Tensor, "r a"] | None) -> Float[Tensor, "r v"]:
         """What colour depends on beside the place: the encoded unit direction and the appearance code, per ray."""
@@ -177,12 +169,20 @@ class HashField(_Field):
         """Density "p" (1 / scene unit) and the features "p g" that colour needs; `noise` is added to the raw density."""
         features = self.density_network(self.grid(to_unit(x_canonical, self.space)))
         raw = features[:, 0] + self.config.density_bias
-        sigma = _TruncatedExp.apply(raw if noise is None else raw + noise)
+        sigma = TruncatedExp.apply(raw if noise is None else raw + noise)
         return sigma / self.space.half, features
 
     def color(self, features: Tensor, view: Float[Tensor, "p v"]) -> Float[Tensor, "p 3"]:
         """Colour in [0, 1] of samples, from `density`'s features and each one's row of `view`."""
         return self.color_head(torch.cat([features, view], dim=-1))
+
+    def grid_field(self) -> GridField:
+        """The field as the kernels without gradients take it."""
+        density, color = self.density_network, self.color_head
+        return GridField(
+            self.grid.table, self.grid.geometry, list(density.weights), list(density.biases), list(color.weights),
+            list(color.biases), self.config.density_bias, 1 / self.space.half,
+        )  # fmt: skip
 
 
 def build_field(

@@ -87,9 +87,11 @@ class OccupancyGrid(nn.Module):
     def _dilate(self, cells: Tensor, by: int) -> Tensor:
         """The cells and all that lie at most `by` cells from one of them along each axis."""
         n = self.config.resolution
-        grown = cells.view(1, 1, n, n, n).float()
+        grown = cells.view(n, n, n)
         for axis in range(3):  # a cube's dilation is one along each axis in turn
-            kernel = [1, 1, 1]
-            kernel[axis] = 2 * by + 1
-            grown = nn.functional.max_pool3d(grown, kernel, stride=1, padding=[k // 2 for k in kernel])
-        return grown.view(-1) > 0
+            spread = grown.clone()
+            for shift in range(1, min(by, n - 1) + 1):
+                spread.narrow(axis, shift, n - shift).logical_or_(grown.narrow(axis, 0, n - shift))
+                spread.narrow(axis, 0, n - shift).logical_or_(grown.narrow(axis, shift, n - shift))
+            grown = spread
+        return grown.reshape(-1)

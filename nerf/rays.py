@@ -28,12 +28,14 @@ class Rays(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Training pixels: rays, the instant of each one's photo as an index into the codes, and the photo's colour."""
+    """Training pixels: rays, the instant of each one's photo as an index into the codes, the photo's colour, and the
+    opacity of cut-out photos, whose colour is what they show on the scene's background."""
 
     origins: Float[Tensor, "r 3"]
     directions: Float[Tensor, "r 3"]
     instant: Int[Tensor, "r"]
     rgb: Float[Tensor, "r 3"]
+    opacity: Float[Tensor, "r"] | None = None
 
 
 def clip(origins: Float[Tensor, "r 3"], directions: Float[Tensor, "r 3"], geometry: Geometry) -> tuple[Tensor, Tensor]:
@@ -55,18 +57,22 @@ class PixelSampler:
 
     Args:
         frames: the training photos, of any sizes.
-        masked: honour the frames' masks.
+        cut_out: the masks are the photos' opacity: they exclude nothing, and batches carry them.
     """
 
-    def __init__(self, frames: list[Frame], masked: bool = True) -> None:
+    def __init__(self, frames: list[Frame], cut_out: bool = False) -> None:
         self.cameras = Cameras.stack([frame.camera for frame in frames])
         self.pixels = torch.cat([frame.image.reshape(-1, 3) for frame in frames])
         sizes = torch.tensor([frame.image.shape[0] * frame.image.shape[1] for frame in frames])
         self.starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
         self.widths = torch.tensor([frame.image.shape[1] for frame in frames])
         self.instants = torch.tensor([frame.warp_id for frame in frames])
+        self.opacities: Tensor | None = None
         self.allowed: Tensor | None = None
-        if masked and any(frame.mask is not None for frame in frames):
+        if cut_out:
+            full = [torch.full(f.image.shape[:2], 255, dtype=torch.uint8) if f.mask is None else f.mask for f in frames]
+            self.opacities = torch.cat([mask.reshape(-1) for mask in full])
+        elif any(frame.mask is not None for frame in frames):
             masks = [
                 torch.ones(int(n), dtype=torch.bool) if f.mask is None else f.mask.reshape(-1) > 127
                 for f, n in zip(frames, sizes)
@@ -83,4 +89,5 @@ class PixelSampler:
         width = self.widths[frame]
         pixel = torch.stack([within % width, within // width], dim=-1) + 0.5
         origins, directions = self.cameras.rays(frame, pixel)
-        return Batch(origins, directions, self.instants[frame], self.pixels[index].float() / 255)
+        opacity = None if self.opacities is None else self.opacities[index].float() / 255
+        return Batch(origins, directions, self.instants[frame], self.pixels[index].float() / 255, opacity)

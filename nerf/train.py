@@ -216,7 +216,7 @@ def _small(frame: Frame) -> tuple[torch.Tensor, Any]:
         .crop((0, 0, width * factor, height * factor))
         .resize((width, height), Image.Resampling.BOX)
     )
-    return torch.from_numpy(np.asarray(image)).float() / 255, camera.scaled(1 / factor, width, height)
+    return torch.from_numpy(np.array(image)).float() / 255, camera.scaled(1 / factor, width, height)
 
 
 def _events(out: Path | None) -> Any:

@@ -14,6 +14,7 @@ from nerf import losses
 from nerf.config import TrainConfig
 from nerf.kernels.backends import load
 from nerf.model import Geometry, SceneModel
+from nerf.optimizer import SceneAdam
 from nerf.rays import Batch, PixelSampler, Rays, clip
 from nerf.register import register
 from nerf.samples import Samples
@@ -38,7 +39,7 @@ class Trainer:
         self.config, self.scene = config, scene
         self.generator = torch.Generator().manual_seed(config.seed)
         self.model = SceneModel(config.model, Geometry.of(scene), load(config.backend), self.generator)
-        self.sampler = PixelSampler(scene.train, masked=not scene.masks_are_alpha)
+        self.sampler = PixelSampler(scene.train, cut_out=scene.masks_are_alpha)
         self.optimizer = self._optimizer()
         self.step, self.seconds, self.rays = 0, 0.0, config.rays
         self.visited = 0  # samples asked for their density, over the whole run
@@ -48,28 +49,22 @@ class Trainer:
         self.kept_share = 0.0  # of the samples visited, those that the last pruning kept
         self.empty = 0  # steps in a row that saw nothing
 
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def _optimizer(self) -> SceneAdam:
         chosen = self.config.optimizer
-        slow = [
-            p
-            for name, p in self.model.named_parameters()
-            if name.startswith(("warp.", "warp_codes.", "appearance_codes."))
-        ]
-        names = {id(p) for p in slow}
-        fast = [p for p in self.model.parameters() if id(p) not in names]
-        groups: list[dict[str, Any]] = [{"params": fast, "base": chosen.rate, "final": chosen.final, "hold": 0}]
+        named = dict(self.model.named_parameters())
+        slow = [p for name, p in named.items() if name.startswith(("warp.", "warp_codes.", "appearance_codes."))]
+        tables = [p for name, p in named.items() if name.endswith("grid.table")]
+        apart = {id(p) for p in (*slow, *tables)}
+        fast = [p for p in named.values() if id(p) not in apart]
+        field = {"base": chosen.rate, "final": chosen.final, "flat": chosen.flat, "hold": 0}
+        groups: list[dict[str, Any]] = [{"params": fast, **field}]
+        if tables:
+            groups.append({"params": tables, "tables": True, **field})
         if slow:
-            betas = chosen.warp_beta1, chosen.beta2
-            groups.append(
-                {
-                    "params": slow,
-                    "base": chosen.warp_rate,
-                    "final": chosen.warp_final,
-                    "betas": betas,
-                    "hold": chosen.warp_hold,
-                }
-            )
-        return torch.optim.Adam(groups, lr=chosen.rate, betas=(chosen.beta1, chosen.beta2), eps=chosen.eps, fused=True)
+            pace = {"base": chosen.warp_rate, "final": chosen.warp_final, "flat": 0.0, "hold": chosen.warp_hold}
+            groups.append({"params": slow, "betas": (chosen.warp_beta1, chosen.beta2), **pace})
+        betas = (chosen.beta1, chosen.beta2)
+        return SceneAdam(groups, self.model.ops, lr=chosen.rate, betas=betas, eps=chosen.eps)
 
     def register(self) -> str:
         """Bring the photos into register, where the run is told to; says what came of it. Before the first step."""
@@ -111,7 +106,7 @@ class Trainer:
             (loss * share).backward()
             visited, kept = visited + rendered.visited, kept + len(rendered.samples.t)
             terms["opacity"] = rendered.out.opacity.detach().mean()
-            terms["squared"] = (rendered.out.rgb.detach() - chunk.rgb).square().mean()
+            terms["squared"] = terms["color"].detach()
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0.0) + float(value.detach()) * share
         self._check(totals)
@@ -125,7 +120,8 @@ class Trainer:
         """Learning rates, and what the model is let to use by now."""
         for group in self.optimizer.param_groups:
             warmth = (self.step + 1 - group["hold"]) / max(self.config.optimizer.warmup, 1)
-            group["lr"] = group["base"] * group["final"] ** self.fraction * min(max(warmth, 0.0), 1.0)
+            fallen = max(self.fraction - group["flat"], 0.0) / (1 - group["flat"])
+            group["lr"] = group["base"] * group["final"] ** fallen * min(max(warmth, 0.0), 1.0)
         if self.bands is not None:
             self.model.annealed.fill_(self.bands)
         if self.config.loss.plain is not None:
@@ -133,20 +129,21 @@ class Trainer:
             self.model.sheen.fill_(min(max((self.fraction - start) / (end - start), 0.0), 1.0))
 
     def _chunks(self, batch: Batch) -> list[Batch]:
-        pieces = [tensor.split(self.config.chunk) for tensor in batch]
-        return [Batch(*parts) for parts in zip(*pieces)]
+        if len(batch.rgb) <= self.config.chunk:
+            return [batch]
+        given = {
+            name: tensor.split(self.config.chunk) for name, tensor in batch._asdict().items() if tensor is not None
+        }
+        return [Batch(**dict(zip(given, parts))) for parts in zip(*given.values())]
 
     def _losses(self, batch: Batch) -> tuple[Rendered, dict[str, Tensor]]:
         model, weights = self.model, self.config.loss
         rays = self._rays(batch)
-        behind = None
-        if model.geometry.background is None and model.occupancy is not None:
-            # Photos fill their frames: a background that is never the same leaves opacity 1 as the way out.
-            behind = torch.rand(len(batch.rgb), 3, generator=self.generator)
+        behind, target = self._background(batch)
         rendered = render_rays(model, rays, self.generator, self.bands, behind, self.coarsen, self._prune)
-        terms = {"color": losses.photometric(rendered.out.rgb, batch.rgb)}
+        terms = {"color": losses.photometric(rendered.out.rgb, target)}
         if rendered.coarse is not None:
-            terms["coarse"] = losses.photometric(rendered.coarse.rgb, batch.rgb)
+            terms["coarse"] = losses.photometric(rendered.coarse.rgb, target)
         if weights.distortion > 0:
             s = rendered.samples
             span = model.geometry.far - model.geometry.near
@@ -156,6 +153,20 @@ class Trainer:
             # Seldom but heavier: the same pull on the warp over time.
             terms |= {name: term * weights.warp_every for name, term in self._warp_losses(rays, rendered).items()}
         return rendered, terms
+
+    def _background(self, batch: Batch) -> tuple[Tensor | None, Tensor]:
+        """The colours behind a step's rays (None: the scene's own), and what the rays should then show.
+
+        A background that is never the same leaves no fog of its colour. Photos fill their frames: opacity 1 is the way
+        out. Cut-out photos say how much of it is seen.
+        """
+        own = self.model.geometry.background
+        if self.model.occupancy is None or (own is not None and batch.opacity is None):
+            return None, batch.rgb
+        behind = torch.rand(len(batch.rgb), 3, generator=self.generator)
+        if own is None or batch.opacity is None:
+            return behind, batch.rgb
+        return behind, batch.rgb + (1 - batch.opacity)[:, None] * (behind - torch.tensor(own))
 
     def _rays(self, batch: Batch) -> Rays:
         model = self.model
@@ -214,6 +225,8 @@ class Trainer:
     @property
     def _prune(self) -> bool:
         """A first look without gradients pays where it drops a third of the samples; tried anew every 16 steps."""
+        if self._settled and self.model.warp is None:
+            return True  # it stops at the first surface, so it pays always
         return self._settled and (self.kept_share < 0.7 or self.step % 16 == 0)
 
     def _after(self, visited: int, kept: int) -> None:

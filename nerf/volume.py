@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from nerf.field import HashField, NerfField
 from nerf.kernels.composite import Composited, ray_of_sample
+from nerf.kernels.frame import Course, GridField
+from nerf.kernels.shade import NearGradients, Shaded
 from nerf.model import HierarchicalConfig, MarchConfig, SceneModel
 from nerf.rays import Rays
 from nerf.samples import Samples, importance, lengths, pack, stratified
@@ -37,14 +40,6 @@ def gather(table: Tensor | None, samples: Samples) -> Tensor | None:
     return None if table is None else table.index_select(0, samples.ray)
 
 
-class Shaded(NamedTuple):
-    """Composited rays, and the points and densities of the samples that they were made from."""
-
-    out: Composited
-    x_world: Float[Tensor, "p 3"]
-    density: Float[Tensor, "p"]
-
-
 def shade(
     model: SceneModel,
     field: NerfField | HashField,
@@ -55,6 +50,11 @@ def shade(
     generator: torch.Generator | None = None,
 ) -> Shaded:
     """Ask the field at every sample and composite. A generator draws the density noise of NeRF's real scenes."""
+    plain = plain_field(model, rays) if field is model.field else None
+    if plain is not None and rays.appearance is None:
+        view, space = model.view(rays.directions, None), model.geometry.space
+        packed = samples.t, samples.dt, samples.offsets, samples.ray
+        return model.ops.shade(rays.origins, rays.directions, *packed, space, plain, view, background, model.near_scale)
     x_world = samples.points(rays.origins, rays.directions)
     x = model.to_canonical(x_world, gather(rays.warp, samples), bands)
     noise = None
@@ -62,26 +62,10 @@ def shade(
         noise = torch.randn(len(x), generator=generator) * field.noise
     density, features = field.density(x, noise)
     view = model.view(rays.directions, rays.appearance).index_select(0, samples.ray)
-    rgb = field.color(features, view)
+    rgb, seen = field.color(features, view), density.detach()
     if model.near_scale is not None:
-        density, rgb = _NearGradients.apply(density, rgb, (samples.t / model.near_scale).square().clamp(max=1.0))
-    out = model.ops.composite(density, rgb, samples.t, samples.dt, samples.offsets, background)
-    return Shaded(out, x_world, density)
-
-
-class _NearGradients(torch.autograd.Function):
-    """The identity, whose gradients are scaled: near a camera its samples are dense, and would grow a fog before the lens
-    that no other camera contradicts (Philip & Deschaintre 2023, "Floaters No More", equation 6)."""
-
-    @staticmethod
-    def forward(ctx, density, rgb, scale):
-        ctx.save_for_backward(scale)
-        return density.view_as(density), rgb.view_as(rgb)
-
-    @staticmethod
-    def backward(ctx, density, rgb):
-        (scale,) = ctx.saved_tensors
-        return density * scale, rgb * scale[:, None], None
+        density, rgb = NearGradients.apply(density, rgb, (samples.t / model.near_scale).square().clamp(max=1.0))
+    return Shaded(model.ops.composite(density, rgb, samples.t, samples.dt, samples.offsets, background), seen)
 
 
 def render_rays(
@@ -120,36 +104,77 @@ def _marched(
     coarsen: float,
     prune: bool,
 ) -> Rendered:
-    config, grid = model.config.sampling, model.occupancy
-    assert isinstance(config, MarchConfig) and grid is not None
-    samples = march(model, rays, grid.occupied, coarsen, generator)
-    visited = len(samples.t)
+    grid = model.occupancy
+    assert grid is not None
     if prune:
-        look = look_along(model, rays, samples, bands)
-        if generator is not None:
-            grid.observe(look.x_world[look.lit], look.density[look.lit])
-        samples = samples.select(look.lit & (look.density * samples.dt > config.faint))
+        samples, visited = sift(model, rays, grid.occupied, coarsen, generator, bands)
+    else:
+        samples = march(model, rays, grid.occupied, coarsen, generator)
+        visited = len(samples.t)
     shaded = shade(model, model.field, rays, samples, bands, background)
     if not prune and generator is not None:
         lit = _lit(model, shaded.density, samples)
-        grid.observe(shaded.x_world[lit], shaded.density[lit])
+        grid.observe(samples.points(rays.origins, rays.directions)[lit], shaded.density[lit])
     return Rendered(shaded.out, samples, None, visited, (samples, shaded.out.weights))
 
 
-def march(
+def course(
     model: SceneModel, rays: Rays, occupied: Tensor, coarsen: float, generator: torch.Generator | None = None
-) -> Samples:
-    """The samples of `rays` in occupied cells, steps `coarsen` times their own length; a generator jitters them."""
+) -> Course:
+    """How `rays` march through occupied cells, steps `coarsen` times their own length; a generator jitters them."""
     grid = model.occupancy
     assert grid is not None
     jitter = None if generator is None else torch.rand(len(rays.near), generator=generator)
     # Longer steps outrun the dilated grid's promise, so they do without it.
     dilated = grid.dilated if coarsen == 1 and occupied is grid.occupied else None
-    marched = model.ops.march(
-        rays.origins, rays.directions, rays.near, rays.far, occupied, grid.config.resolution, grid.space,
-        model.step * coarsen, model.cone * coarsen, jitter, dilated,
-    )  # fmt: skip
+    step, cone = model.step * coarsen, model.cone * coarsen
+    return Course(occupied, grid.config.resolution, grid.space, step, cone, jitter, dilated)
+
+
+def march(
+    model: SceneModel, rays: Rays, occupied: Tensor, coarsen: float, generator: torch.Generator | None = None
+) -> Samples:
+    """The samples of `rays` in occupied cells, as `course` says."""
+    along = course(model, rays, occupied, coarsen, generator)
+    marched = model.ops.march(rays.origins, rays.directions, rays.near, rays.far, *along)
     return Samples(marched.t, marched.dt, marched.offsets, ray_of_sample(marched.offsets, len(marched.t)))
+
+
+def sift(
+    model: SceneModel,
+    rays: Rays,
+    occupied: Tensor,
+    coarsen: float,
+    generator: torch.Generator | None,
+    bands: float | None,
+    faint: float | None = None,
+) -> tuple[Samples, int]:
+    """The samples that light reaches and that are not faint, and how many were asked for their density.
+
+    A generator means training: what was found is shown to the occupancy grid. faint: None: the configured limit.
+    """
+    config, grid = model.config.sampling, model.occupancy
+    assert isinstance(config, MarchConfig) and grid is not None
+    faint = config.faint if faint is None else faint
+    plain = plain_field(model, rays)
+    if plain is not None:
+        along = course(model, rays, occupied, coarsen, generator)
+        values = None if generator is None else grid.values
+        looked = model.ops.look(
+            rays.origins, rays.directions, rays.near, rays.far, along, plain, config.stop, faint, values, grid.step
+        )
+        return Samples(looked.t, looked.dt, looked.offsets, looked.ray), looked.lit
+    samples = march(model, rays, occupied, coarsen, generator)
+    look = look_along(model, rays, samples, bands)
+    if generator is not None:
+        grid.observe(look.x_world[look.lit], look.density[look.lit])
+    return samples.select(look.lit & (look.density * samples.dt > faint)), len(samples.t)
+
+
+def plain_field(model: SceneModel, rays: Rays) -> GridField | None:
+    """The field as the kernels without gradients take it, where they can: of a hash grid that nothing bends."""
+    bent = model.warp is not None and rays.warp is not None
+    return None if bent else model.field.grid_field()
 
 
 class Look(NamedTuple):
@@ -175,11 +200,9 @@ def _lit(model: SceneModel, density: Tensor, samples: Samples) -> Bool[Tensor, "
 
 def survey(model: SceneModel, rays: Rays, generator: torch.Generator, bands: float | None) -> None:
     """Show the occupancy grid what lies along `rays`, in cells that it holds for empty as well."""
-    grid = model.occupancy
-    assert grid is not None
-    samples = march(model, rays, torch.ones_like(grid.occupied), SURVEY, generator)
-    look = look_along(model, rays, samples, bands)
-    grid.observe(look.x_world[look.lit], look.density[look.lit])
+    assert model.occupancy is not None
+    everywhere = torch.ones_like(model.occupancy.occupied)
+    sift(model, rays, everywhere, SURVEY, generator, bands, faint=math.inf)
 
 
 def _hierarchical(

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nerf.kernels.frame import Seen
 from nerf.model import MarchConfig, SceneModel
 from nerf.rays import Rays
 from nerf.samples import Samples, offsets_of
-from nerf.volume import gather, march
+from nerf.volume import course, gather, march, plain_field
 
 WAVE = 24  # samples that every ray still under way is given at once
 FAINT = 1e-4  # share of a ray below which a sample's colour isn't asked for
-
-
-class Seen(NamedTuple):
-    """What rays see: colour with the background behind it, depth = sum of weights * t, opacity."""
-
-    rgb: Float[Tensor, "r 3"]
-    depth: Float[Tensor, "r"]
-    opacity: Float[Tensor, "r"]
 
 
 @torch.no_grad()
 def render_waves(model: SceneModel, rays: Rays, background: Float[Tensor, "1 3"] | None) -> Seen:
     """The picture of `render_rays` for a marched model, but for light behind MarchConfig.stop and samples below FAINT.
 
-    The march is cheap and done at once; density, the warp before it and colour are asked for front to back,
-    WAVE samples of each ray at a time, so neither fog behind a surface nor memory for it is paid for.
+    Returns:
+        what rays see, with the background behind it.
     """
     config, grid = model.config.sampling, model.occupancy
     assert isinstance(config, MarchConfig) and grid is not None
+    plain = plain_field(model, rays)
+    if plain is None:
+        seen = _bent(model, config, rays)
+    else:
+        along = course(model, rays, grid.occupied, float(grid.coarsen))
+        view = model.view(rays.directions, rays.appearance)
+        ends = rays.origins, rays.directions, rays.near, rays.far
+        seen = model.ops.frame(*ends, along, plain, view, config.stop, FAINT)
+    return seen if background is None else seen._replace(rgb=seen.rgb + (1 - seen.opacity)[:, None] * background)
+
+
+def _bent(model: SceneModel, config: MarchConfig, rays: Rays) -> Seen:
+    """What rays see, black behind it, through any field and any warp.
+
+    The march is cheap and done at once; density, the warp before it and colour are asked for front to back,
+    WAVE samples of each ray at a time, so neither fog behind a surface nor memory for it is paid for.
+    """
+    grid = model.occupancy
+    assert grid is not None
     t, dt, offsets, ray = march(model, rays, grid.occupied, float(grid.coarsen))
     count, place = len(rays.near), torch.arange(len(ray)) - offsets[ray]
     view = model.view(rays.directions, rays.appearance)
@@ -55,7 +65,4 @@ def render_waves(model: SceneModel, rays: Rays, background: Float[Tensor, "1 3"]
         rgb = model.field.color(features[seen], view.index_select(0, samples.ray[seen]))
         sums.index_add_(0, samples.ray[seen], torch.cat([rgb * share, samples.t[seen, None] * share, share], dim=1))
         t, dt, ray, place = t[due], dt[due], ray[due], place[due]
-    colour, depth, opacity = sums[:, :3], sums[:, 3], sums[:, 4]
-    if background is not None:
-        colour = colour + (1 - opacity)[:, None] * background
-    return Seen(colour, depth, opacity)
+    return Seen(sums[:, :3], sums[:, 3], sums[:, 4])

@@ -17,7 +17,7 @@ import tyro
 from PIL import Image
 
 from nerf.kernels import Ops
-from nerf.kernels.cpu_library import level
+from nerf.kernels.cpu_library import multiplies_bfloat16
 from siren import command
 from siren.baselines import derivatives
 from siren.compare import compare
@@ -113,7 +113,7 @@ def plan(options: Options, grid: Grid) -> tuple[SirenConfig, Schedule, int | Non
 
 def precision(options: Options, ops: Ops) -> str:
     """What the products are of. Raises FitError for bfloat16 on a machine without it."""
-    can = ops.name == "cpu" and level() == "v4bf16"
+    can = ops.name == "cpu" and multiplies_bfloat16()
     if options.precision == "bfloat16" and not can:
         raise FitError("--precision bfloat16: expected backend cpu on a processor that multiplies it, found another")
     if options.precision == "auto":

@@ -125,9 +125,11 @@ def test_sanitizers_find_nothing_and_would(tmp_path):
     builds = {}
     for kind in kinds:
         program = tmp_path / kind.partition(",")[0]
+        # The address sanitizer doesn't see what AMX reads, but sees what stands in for it.
+        emulate = [] if kind == "thread" else ["-DNERF_EMULATE_AMX"]
         level = "-O1" if kind == "thread" else "-O0"  # what builds and runs in the least time together
         sanitize = [f"-fsanitize={kind}", "-fno-sanitize-recover=all"]
-        command = ["g++", *flags, level, *sanitize, *sources, "-pthread", "-o", program]
+        command = ["g++", *flags, *emulate, level, *sanitize, *sources, "-pthread", "-o", program]
         builds[kind] = program, subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for kind, (program, build) in builds.items():
         words = build.communicate()[1]

@@ -83,7 +83,8 @@ def ray_slowly(photo, column: int, row: int) -> tuple[list[float], list[float]]:
 def test_every_pixel_comes_with_its_own_ray_colour_and_instant():
     frames = scene(4).train  # of different sizes; a colour names column, row, photo
     batch = PixelSampler(frames).sample(600, generator())
-    for o, d, instant, rgb in zip(*(part.tolist() for part in batch)):
+    assert batch.opacity is None
+    for o, d, instant, rgb in zip(*(part.tolist() for part in batch[:4])):
         column, row, number = (round(255 * c) for c in rgb)
         assert instant == frames[number].warp_id
         origin, direction = ray_slowly(frames[number], column, row)
@@ -116,12 +117,17 @@ def test_masked_pixels_are_never_drawn():
     drawn = {(c, r) for c, r, number in rgb if number == 1}
     assert drawn == {(c, r) for r in range(6) for c in range(8) if int(mask[r, c]) > 127}
     assert len({(c, r) for c, r, number in rgb if number == 0}) == 48  # no mask: all
-    free = (PixelSampler(frames, masked=False).sample(5000, generator()).rgb * 255).round().int().tolist()
-    assert len({(c, r) for c, r, number in free if number == 1}) == 48
+    free = PixelSampler(frames, cut_out=True).sample(5000, generator())
+    opacity = {}
+    for (column, row, number), share in zip((free.rgb * 255).round().int().tolist(), free.opacity.tolist()):
+        opacity[number, column, row] = share
+    assert len(opacity) == 96
+    for (number, column, row), share in opacity.items():
+        assert share == pytest.approx(1.0 if number == 0 else int(mask[row, column]) / 255)
 
 
 def test_the_generator_decides():
     sampler = PixelSampler(scene(2).train)
     one, two = sampler.sample(64, generator(5)), sampler.sample(64, generator(5))
-    assert all(torch.equal(a, b) for a, b in zip(one, two))
+    assert all(torch.equal(a, b) for a, b in zip(one[:4], two[:4]))
     assert not torch.equal(one.rgb, sampler.sample(64, generator(6)).rgb)

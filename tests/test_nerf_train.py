@@ -144,13 +144,14 @@ def test_rates_fall_and_sheen_comes_in_as_the_config_says(moving):
     config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, warmup=4, warp_hold=2))
     chosen, (start, end) = config.optimizer, config.loss.plain
     trainer = Trainer(config, load_scene(moving))
-    field, slow = trainer.optimizer.param_groups
+    field, table, slow = trainer.optimizer.param_groups
+    assert table["params"] == [trainer.model.field.grid.table] and table["tables"]
     assert field["betas"] == (chosen.beta1, chosen.beta2) and slow["betas"] == (chosen.warp_beta1, chosen.beta2)
     seen = []
     for step in range(10):
         trainer.advance()
         warmth = [0.25, 0.5, 0.75][step] if step < 3 else 1
-        assert field["lr"] == pytest.approx(chosen.rate * chosen.final ** (step / 10) * warmth)
+        assert field["lr"] == table["lr"] == pytest.approx(chosen.rate * chosen.final ** (step / 10) * warmth)
         later = [0, 0, 0.25, 0.5, 0.75][step] if step < 5 else 1
         assert slow["lr"] == pytest.approx(chosen.warp_rate * chosen.warp_final ** (step / 10) * later)
         seen.append(float(trainer.model.sheen))
@@ -158,6 +159,35 @@ def test_rates_fall_and_sheen_comes_in_as_the_config_says(moving):
     assert seen[0] == 0 and 0 < seen[7] < 1 and seen[9] == 1
     slow_ones = {id(p) for p in slow["params"]}
     assert slow_ones == {id(p) for n, p in trainer.model.named_parameters() if "warp" in n or "appearance" in n}
+
+
+def test_the_fields_rate_stays_before_it_falls(still):
+    config = small(preset("instant", False, True), steps=10, rays=32)
+    chosen = dataclasses.replace(config.optimizer, warmup=0, flat=0.4, final=0.01)
+    trainer = Trainer(dataclasses.replace(config, optimizer=chosen), load_scene(still))
+    rates = []
+    for _ in range(10):
+        trainer.advance()
+        rates.append(trainer.optimizer.param_groups[0]["lr"] / chosen.rate)
+    assert rates == pytest.approx([1, 1, 1, 1] + [0.01 ** (k / 6) for k in range(6)])
+
+
+def test_cut_out_photos_are_shown_before_any_background(still):
+    scene = load_scene(still)
+    assert scene.masks_are_alpha and scene.background == (1.0, 1.0, 1.0)
+    trainer = Trainer(small(preset("instant", False, True)), scene)
+    batch = trainer.sampler.sample(4000, trainer.generator)
+    behind, target = trainer._background(batch)
+    empty, full = batch.opacity == 0, batch.opacity == 1
+    assert empty.sum() > 100 and full.sum() > 100
+    torch.testing.assert_close(target[empty], behind[empty])  # the photo is white there, the target is not
+    torch.testing.assert_close(target[full], batch.rgb[full])
+    assert behind.std() > 0.2
+    half = batch._replace(opacity=torch.full_like(batch.opacity, 0.25), rgb=torch.full_like(batch.rgb, 0.9))
+    behind, target = trainer._background(half)
+    torch.testing.assert_close(target, 0.15 + 0.75 * behind)  # 0.25 c + 0.75 * 1 = 0.9, so 0.25 c = 0.15
+    paper = Trainer(small(preset("nerf", False, True)), scene)
+    assert paper._background(batch)[0] is None
 
 
 def test_a_collapse_restarts_once_from_another_seed(still, monkeypatch):

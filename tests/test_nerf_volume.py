@@ -30,6 +30,9 @@ class Ball(HashField):
         torch.nn.Module.__init__(self)
         self.sigma, self.config = sigma, HashFieldConfig()
 
+    def grid_field(self):
+        return None
+
     def density(self, x_canonical, noise=None):
         assert noise is None
         return (x_canonical.norm(dim=-1) < RADIUS).float() * self.sigma, x_canonical

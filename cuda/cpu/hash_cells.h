@@ -1,5 +1,5 @@
 // What the passes of the hash grid share: a call's arguments, a chunk of its points, the cells of a group of points on
-// one level, and a row of the table as a register.
+// one level, a row of the table as a register, and one level's features.
 #pragma once
 
 #include <algorithm>
@@ -184,5 +184,40 @@ struct Row<float, 2> {
     SHARED_FN float sum(type v) { return v[0] + v[1]; }
 };
 #endif
+
+// features[p] = sum over corners of weight * row, for one level and the points of one chunk.
+template <class T, int F>
+void encode_level(const grid::Level& level, const Chunk<T>& chunk, const T* table, int features, T* out,
+                  int64_t out_stride) {
+    features = Row<T, F>::columns(features);
+    CellsInOrder<T> order(level, chunk, table, features);
+    for (int first = 0; first < chunk.count; first += simd::lanes<T>) {
+        const Cells<T>& cells = order.at(first);
+        const int live = std::min(simd::lanes<T>, chunk.count - first);
+        for (int j = 0; j < live; ++j) {
+            T* to = out + (first + j) * out_stride;
+            for (int f = 0; f < features; f += Row<T, F>::width) {
+                const T* rows = table + f;
+                auto sum = Row<T, F>::pair(rows + cells.row[0][j], rows + cells.row[1][j]) * cells.weight_yz[0][j];
+                for (int k = 1; k < 4; ++k) {
+                    const auto pair = Row<T, F>::pair(rows + cells.row[2 * k][j], rows + cells.row[2 * k + 1][j]);
+                    sum = Row<T, F>::madd(pair, cells.weight_yz[k][j], sum);
+                }
+                Row<T, F>::store(to + f, Row<T, F>::mix(sum, cells.lower[0][j], cells.upper[0][j]));
+            }
+        }
+    }
+}
+
+// Calls fn with the number of features as a constant, where it has a register of its own.
+template <class Fn>
+void with_features(int features, Fn&& fn) {
+    switch (features) {
+        case 2: return fn(std::integral_constant<int, 2>());
+        case 4: return fn(std::integral_constant<int, 4>());
+        case 8: return fn(std::integral_constant<int, 8>());
+        default: return fn(std::integral_constant<int, 1>());  // any other number, one feature at a time
+    }
+}
 
 }  // namespace hash

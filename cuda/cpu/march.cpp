@@ -1,104 +1,16 @@
-// Marching of rays through an occupancy grid. See nerf/kernels/march.py for the definition, whose rounding this follows
-// operation by operation, so that both keep the same samples.
-//
-// Eight steps of a ray lie in one vector. A block of eight is passed over where the dilated grid says that its middle
-// is far from anything.
-#include <algorithm>
+// The entry points of the march of many rays.
+#include "march.h"
+
 #include <memory>
-#include <vector>
 
 #include "abi.h"
-#include "maths.h"
 #include "threads.h"
 
 namespace {
 
-constexpr int block = 8;  // nerf.kernels.march.BLOCK
+using namespace marching;
+
 constexpr int64_t task_rays = 64;
-using V = simd::vector<float, block>;
-using I = simd::vector<int32_t, block>;
-
-struct Space {  // nerf.kernels.space.Space
-    float center[3], half;
-    bool contract;
-};
-
-struct Call {
-    const float *origins, *directions;  // rays x 3
-    const float *start, *count;         // first step of each ray, and how many it takes; in steps
-    const uint8_t *occupied, *dilated;  // dilated: may be null
-    int resolution;
-    Space space;
-    float step, cone;
-    float turn, turn_distance;  // where steps begin to grow, in steps and in scene units
-};
-
-V maximum(V a, V b) { return a > b ? a : b; }
-
-V steps_to_distance(const Call& call, V u) {
-    if (call.cone <= 0) return u * call.step;
-    const V late = maximum(u, V{} + call.turn);
-    return u < call.turn ? u * call.step : call.turn_distance * simd::exp_float((late - call.turn) * call.cone);
-}
-
-// Rows of the occupancy grid in which the points at the distances t lie.
-I cells(const Call& call, const float* origin, const float* direction, V t) {
-    V y[3], norm = V{} + 1.f;
-    for (int a = 0; a < 3; ++a) {
-        const V x = origin[a] + direction[a] * t;
-        y[a] = (x - call.space.center[a]) / call.space.half;
-        norm = maximum(norm, y[a] > V{} ? y[a] : -y[a]);
-    }
-    I cell[3];
-    for (int a = 0; a < 3; ++a) {
-        const V unit = call.space.contract ? ((2.f - 1.f / norm) * (y[a] / norm) + 2.f) / 4.f : (y[a] + 1.f) / 2.f;
-        const V grid = unit * static_cast<float>(call.resolution);
-        const V low = grid > V{} ? grid : V{};  // a NaN goes to cell 0
-        const V last = V{} + (static_cast<float>(call.resolution) - 0.5f);
-        cell[a] = __builtin_convertvector(low < last ? low : last, I);
-    }
-    return (cell[2] * call.resolution + cell[1]) * call.resolution + cell[0];
-}
-
-struct Samples {
-    std::vector<float> t, dt;
-    void reserve(size_t more) {  // room for a block beyond the samples kept
-        if (t.size() < more) t.resize(more * 2), dt.resize(more * 2);
-    }
-    int64_t kept = 0;
-};
-
-// Keeps the samples of the block of steps that begins at u.
-void take_block(const Call& call, const float* origin, const float* direction, float u0, float end, Samples& to) {
-    const V u = u0 + V{0, 1, 2, 3, 4, 5, 6, 7};
-    const V t = steps_to_distance(call, u + 0.5f);
-    const I row = cells(call, origin, direction, t);
-    const V dt = steps_to_distance(call, u + 1.f) - steps_to_distance(call, u);
-    const I before = u + 0.5f < end;
-    to.reserve(to.kept + block);
-    for (int i = 0; i < block; ++i) {  // written always, kept where occupied: no branch to guess
-        to.t[to.kept] = t[i];
-        to.dt[to.kept] = dt[i];
-        to.kept += before[i] != 0 && call.occupied[row[i]] != 0;
-    }
-}
-
-void march_ray(const Call& call, int64_t ray, Samples& to) {
-    const float *origin = call.origins + ray * 3, *direction = call.directions + ray * 3;
-    const float start = call.start[ray], count = call.count[ray], end = start + count;
-    const V every = V{0, 1, 2, 3, 4, 5, 6, 7} * static_cast<float>(block);
-    for (float first = 0; first < count; first += block * block) {  // eight blocks' middles in one vector
-        const V begin = start + (first + every);
-        I seen = first + every < count;
-        if (call.dilated) {
-            const V middle = steps_to_distance(call, begin + static_cast<float>(block / 2));
-            const I row = cells(call, origin, direction, middle);
-            for (int b = 0; b < block; ++b) seen[b] = seen[b] != 0 && call.dilated[row[b]] != 0;
-        }
-        for (int b = 0; b < block; ++b)
-            if (seen[b]) take_block(call, origin, direction, begin[b], end, to);
-    }
-}
 
 struct Marched {
     std::vector<Samples> tasks;
@@ -107,26 +19,12 @@ struct Marched {
 }  // namespace
 
 // Marches all rays, fills offsets (rays + 1) and returns in `found` what `nerf_march_take` needs.
-// numbers: centre (3) and half side of the space, step, cone; rounded here as torch rounds a Python number.
+// numbers: see `make_call`.
 EXPORT const char* nerf_march(int threads, int64_t rays, const float* origins, const float* directions,
                               const float* start, const float* count, const uint8_t* occupied, const uint8_t* dilated,
                               int resolution, int contract, const double* numbers, int64_t* offsets, void** found) {
     return guarded([&] {
-        const auto number = [&](int i) { return static_cast<float>(numbers[i]); };
-        const Space space = {{number(0), number(1), number(2)}, number(3), contract != 0};
-        const double step = numbers[4], cone = numbers[5];
-        const Call call = {origins,
-                           directions,
-                           start,
-                           count,
-                           occupied,
-                           dilated,
-                           resolution,
-                           space,
-                           number(4),
-                           number(5),
-                           static_cast<float>(1 / cone),
-                           static_cast<float>(step / cone)};
+        const Call call = make_call(origins, directions, start, count, occupied, dilated, resolution, contract, numbers);
         auto marched = std::make_unique<Marched>();
         marched->tasks.resize((rays + task_rays - 1) / task_rays);
         threads::parallel_for(threads, static_cast<int64_t>(marched->tasks.size()), [&](int64_t task) {

@@ -5,28 +5,13 @@ namespace {
 
 using namespace mlp;
 
-// Rows of a block: as many as keep its buffers within about a quarter of a megabyte of L2, but enough to pay for
-// reading the weights.
-template <class F>
-int block_rows(const Network<F>& net) {
-    constexpr int64_t budget = 256 * 1024;
-    int rows = 32;
-    while (rows < 128 && Block<F>::bytes(net, rows * 2) <= budget) rows *= 2;
-    return rows;
-}
-
 template <class F>
 void forward(int threads, const Network<F>& net, int64_t points, const typename F::real* x, typename F::real* out) {
-    const int rows = block_rows(net);
-    const int64_t per_task = rows * 4;
+    const int64_t per_task = block_rows(net) * 4;
     const int in = net.layers.front().in, width = net.layers.back().out;
     threads::parallel_for(threads, (points + per_task - 1) / per_task, [&](int64_t task) {
-        Block<F> block(net, rows, threads::scratch(Block<F>::bytes(net, rows)));
-        const int64_t end = std::min(points, (task + 1) * per_task);
-        for (int64_t p = task * per_task; p < end; p += rows) {
-            block.set_rows(static_cast<int>(std::min<int64_t>(rows, end - p)));
-            forward_block(net, block, x + p * in, out + p * width);
-        }
+        const int64_t first = task * per_task;
+        forward_rows(net, std::min(per_task, points - first), x + first * in, out + first * width);
     });
 }
 

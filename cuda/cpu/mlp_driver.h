@@ -1,5 +1,5 @@
-// What the entry points of the fused network share: number formats, and a reduction of weight gradients that does not
-// depend on how many threads there are.
+// What the entry points of the fused network share: number formats, blocks of rows, and a reduction of weight gradients
+// that does not depend on how many threads there are.
 #pragma once
 
 #include "abi.h"
@@ -40,6 +40,29 @@ void reduce_gradients(int threads, const Network<F>& net, int64_t blocks, typena
             if (net.biased) grad_biases[l][n] = total(net.gradients + y.bias + n);
         }
     });
+}
+
+// Rows of a block: as many as keep its buffers within a part of L2, but enough to pay for reading the weights. Tiles
+// multiply so fast that a wide layer's weight gradient, read and written once a block, wants longer blocks than that.
+template <class F>
+int block_rows(const Network<F>& net) {
+    const bool wide_tiles = F::row_unit > 4 && net.widest > 64;
+    const int most = wide_tiles ? 256 : 128;
+    const int64_t budget = wide_tiles ? 1024 * 1024 : 256 * 1024;
+    int rows = 32;
+    while (rows < most && Block<F>::bytes(net, rows * 2) <= budget) rows *= 2;
+    return rows;
+}
+
+// All rows of a call, or a task's share of them, block by block on this thread.
+template <class F>
+void forward_rows(const Network<F>& net, int64_t points, const typename F::real* x, typename F::real* out) {
+    const int rows = block_rows(net), in = net.layers.front().in, width = net.layers.back().out;
+    Block<F> block(net, rows, threads::scratch(Block<F>::bytes(net, rows)));
+    for (int64_t p = 0; p < points; p += rows) {
+        block.set_rows(static_cast<int>(std::min<int64_t>(rows, points - p)));
+        forward_block(net, block, x + p * in, out + p * width);
+    }
 }
 
 struct Shape {  // as the entry points take it

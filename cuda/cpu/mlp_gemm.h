@@ -6,8 +6,10 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "simd.h"
+#include "tiles.h"
 
 namespace mlp {
 
@@ -21,7 +23,7 @@ struct Plain {  // float32 and float64: a group is one number
     using real = T;
     using element = T;
     using operand = vec<T>;
-    static constexpr int group = 1;
+    static constexpr int group = 1, group_unit = 1, row_unit = 4;
     SHARED_FN element narrow(real x) { return x; }
     SHARED_FN void store_narrow(element* to, vec<real> v) { store(to, v); }
     SHARED_FN vec<real> widen(const element* from) { return load<vec<real>>(from); }
@@ -35,6 +37,11 @@ struct BFloat16 {  // products of pairs, sums in float32
     using element = uint16_t;
     using operand = vec<int32_t>;
     static constexpr int group = 2;
+#if defined(SIMD_AMX)
+    static constexpr int group_unit = 8, row_unit = 32;  // half a tile of pairs; a tile's worth of a sum over rows
+#else
+    static constexpr int group_unit = 1, row_unit = 4;
+#endif
     SHARED_FN element narrow(real x) {
         return static_cast<element>(_mm_extract_epi16((__m128i)_mm_cvtneps_pbh(_mm_set_ss(x)), 0));
     }
@@ -50,7 +57,8 @@ struct BFloat16 {  // products of pairs, sums in float32
 };
 #endif
 
-// Rows and columns are padded to whole vectors, and to 4 rows at least, which the tiles below cover exactly.
+// Columns are padded to whole vectors, and to 4 at least; rows and groups to the format's units: what the tiles below
+// cover exactly.
 template <class T>
 constexpr int unit = lanes<T> > 4 ? lanes<T> : 4;
 template <class T>
@@ -60,11 +68,15 @@ constexpr int padded(int n) {
 
 enum class Finish { store, add, narrow, narrow_relu, narrow_masked };
 
+template <Finish how, class P>
+void multiply_tiles(const P& product);
+
 // c[m][n] = finish(sum over groups of a b + bias[n]).
 template <class F>
 struct Product {
     using real = typename F::real;
     using element = typename F::element;
+    using operand = typename F::operand;
 
     int rows, vectors, groups;
     const element* a = nullptr;  // groups of row m: a + m * a_row + q * a_group
@@ -84,6 +96,9 @@ struct Product {
     static constexpr int widest = SIMD_REGISTERS == 32 ? 4 : 2;
 
     void run() const {
+#if defined(SIMD_AMX)
+        if constexpr (F::group > 1) return with_finish([&](auto how) { multiply_tiles<how()>(*this); });
+#endif
         for (int v = 0; v < vectors; v += widest) {
             const int count = std::min(widest, vectors - v);
             const auto* panel = packed ? b + static_cast<int64_t>(v) * groups : b + v;
@@ -104,7 +119,27 @@ struct Product {
         }
     }
 
+    // One vector of sums, rounded to the format at `at` of `narrow`.
+    template <Finish how>
+    inline __attribute__((always_inline)) void finish_narrow(int64_t at, vec<real> sum) const {
+        const vec<real> zero = {};
+        if constexpr (how == Finish::narrow_relu) sum = sum <= zero ? zero : sum;
+        if constexpr (how == Finish::narrow_masked) sum = F::widen(mask + at) == zero ? zero : sum;
+        F::store_narrow(narrow + at, sum);
+    }
+
 private:
+    template <class Fn>
+    inline __attribute__((always_inline)) void with_finish(Fn&& fn) const {
+        switch (finish) {
+            case Finish::store: return fn(std::integral_constant<Finish, Finish::store>());
+            case Finish::add: return fn(std::integral_constant<Finish, Finish::add>());
+            case Finish::narrow: return fn(std::integral_constant<Finish, Finish::narrow>());
+            case Finish::narrow_relu: return fn(std::integral_constant<Finish, Finish::narrow_relu>());
+            case Finish::narrow_masked: return fn(std::integral_constant<Finish, Finish::narrow_masked>());
+        }
+    }
+
     // All rows of `count` vectors of columns: tiles of `height` rows, and of 4 at the end.
     template <int height, int count>
     void column(int v, const typename F::operand* panel, int64_t stride) const {
@@ -136,18 +171,11 @@ private:
                 for (int v = 0; v < count; ++v) sum[m][v] = F::madd(row, columns[v], sum[m][v]);
             }
         }
-        switch (finish) {  // once a tile, not once a vector
-            case Finish::store: return end<Finish::store>(m0, v0, sum);
-            case Finish::add: return end<Finish::add>(m0, v0, sum);
-            case Finish::narrow: return end<Finish::narrow>(m0, v0, sum);
-            case Finish::narrow_relu: return end<Finish::narrow_relu>(m0, v0, sum);
-            case Finish::narrow_masked: return end<Finish::narrow_masked>(m0, v0, sum);
-        }
+        with_finish([&](auto how) { end<how()>(m0, v0, sum); });  // once a tile, not once a vector
     }
 
     template <Finish how, int height, int count>
     inline __attribute__((always_inline)) void end(int m0, int v0, const vec<real> (&sums)[height][count]) const {
-        const vec<real> zero = {};
 #pragma GCC unroll 16
         for (int m = 0; m < height; ++m) {
             const int64_t row = (m0 + m) * c_row + v0 * lanes<real>;
@@ -157,13 +185,12 @@ private:
                 const int64_t at = row + v * lanes<real>;
                 if constexpr (how == Finish::store) store(c + at, sum);
                 if constexpr (how == Finish::add) store(c + at, load<vec<real>>(c + at) + sum);
-                if constexpr (how == Finish::narrow) F::store_narrow(narrow + at, sum);
-                if constexpr (how == Finish::narrow_relu) F::store_narrow(narrow + at, sum <= zero ? zero : sum);
-                if constexpr (how == Finish::narrow_masked)
-                    F::store_narrow(narrow + at, F::widen(mask + at) == zero ? zero : sum);
+                if constexpr (how != Finish::store && how != Finish::add) finish_narrow<how>(at, sum);
             }
         }
     }
 };
 
 }  // namespace mlp
+
+#include "mlp_tiles.h"

@@ -11,7 +11,7 @@ using namespace mlp;
 template <class F>
 int block_points(const Network<F>& net, int streams) {
     constexpr int64_t budget = 384 * 1024;
-    int points = 4;
+    int points = F::row_unit;
     while (points < 64 && JetBlock<F>::bytes(net, points * 2, streams) <= budget) points *= 2;
     return points;
 }

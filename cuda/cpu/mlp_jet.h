@@ -48,7 +48,7 @@ struct JetBlock : Block<F> {
         before = reinterpret_cast<real*>(static_cast<char*>(memory) + Block<F>::bytes(net, capacity * streams));
     }
     void set_points(int count, int streams) {
-        inside = count, points = (count + 3) / 4 * 4;
+        inside = count, points = whole_rows<F>(count);
         this->rows = this->live = points * streams;
     }
     real* product(const Network<F>& net, int l) const { return before + net.layers[l].hidden * this->rows; }

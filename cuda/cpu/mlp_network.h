@@ -63,7 +63,10 @@ struct Network {
     Network(int depth, const int32_t* widths, const real* const* weights, const real* const* bias, int activation,
             int output_activation, double omega, bool for_backward);
 
-    static int groups(int n) { return (n + F::group - 1) / F::group; }
+    static int groups(int n) {
+        constexpr int unit = F::group * F::group_unit;
+        return (n + unit - 1) / unit * F::group_unit;
+    }
     bool needs_slopes() const { return activation != Kind::none && activation != Kind::relu; }
     // A sine turns a coordinate that is rounded to bfloat16 into noise (omega 30, 2^-9), so what enters the first one is
     // multiplied in float32: little work, for as few columns as there are coordinates.
@@ -130,6 +133,12 @@ Network<F>::Network(int depth, const int32_t* widths, const real* const* weights
         for (int k = 0; k < y.in; ++k) first[static_cast<int64_t>(k) * y.out_pad + n] = weights[0][n * y.in + k];
 }
 
+// Rows of a block that holds `count` of the caller's.
+template <class F>
+constexpr int whole_rows(int count) {
+    return (count + F::row_unit - 1) / F::row_unit * F::row_unit;
+}
+
 // The buffers of one block, in a thread's scratch memory.
 template <class F>
 struct Block {
@@ -148,6 +157,10 @@ struct Block {
                        static_cast<int64_t>(net.widest) * (sizeof(real) + 4 * sizeof(element))) +
                7 * 64;
     }
+#if defined(SIMD_AMX)
+    Block(const Block&) = delete;
+    ~Block() { tiles::release(); }
+#endif
     Block(const Network<F>& net, int capacity, void* memory) {
         char* at = static_cast<char*>(memory);
         auto take = [&](auto*& pointer, int64_t count) {
@@ -162,7 +175,7 @@ struct Block {
     }
     void set_rows(int count) {
         live = count;
-        rows = (count + 3) / 4 * 4;
+        rows = whole_rows<F>(count);
     }
     element* input(const Network<F>& net, int l) const { return inputs + net.layers[l].input * rows; }
     real* slope(const Network<F>& net, int l) const { return slopes + net.layers[l].slope * rows; }

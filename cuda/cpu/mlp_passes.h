@@ -174,6 +174,15 @@ const typename F::element* weight_gradient(const Network<F>& net, const Block<F>
     const auto* right = pair_rows<F>(block.input(net, l), block.rows, y.in_pad, block.right);
     Product<F> product{y.out_pad, y.in_pad / lanes<typename F::real>, block.rows / F::group};
     product.a = left, product.a_row = F::group, product.a_group = static_cast<int64_t>(y.out_pad) * F::group;
+#if defined(SIMD_AMX)
+    if constexpr (F::group > 1) {
+        // A tile's rows are the gradient's columns, pairs of its rows side by side. block.wide is free between layers.
+        auto* turned = reinterpret_cast<int32_t*>(block.wide);
+        transpose(reinterpret_cast<const int32_t*>(left), block.rows / F::group, y.out_pad, turned);
+        product.a = reinterpret_cast<const typename F::element*>(turned);
+        product.a_row = block.rows, product.a_group = F::group;
+    }
+#endif
     product.b = reinterpret_cast<const typename F::operand*>(right), product.b_group = y.in_pad / lanes<typename F::real>;
     product.packed = false, product.finish = Finish::add, product.c = gradient, product.c_row = y.in_pad;
     product.run();

@@ -25,6 +25,10 @@ class Ops:
     composite: Callable
     transmittance: Callable
     march: Callable
+    look: Callable
+    frame: Callable
+    shade: Callable
+    adam: Callable
 
 
 @cache
@@ -57,14 +61,14 @@ def choose(name: str = "auto") -> tuple[str, str]:
 @cache
 def load(name: str) -> Ops:
     """The ops of the backend called `name`; a `BackendError` where it can't be had."""
-    from nerf.kernels import composite, cpu, hash_encode, march, mlp, mlp_jet
+    from nerf.kernels import adam, composite, cpu, frame, hash_encode, march, mlp, mlp_jet, shade
 
     if choose(name)[0] == "cpu":
         return Ops(
             "cpu", cpu.hash_encode, cpu.mlp, cpu.mlp_jet, cpu.mlp_squared_error,
-            cpu.composite, cpu.transmittance, cpu.march,
+            cpu.composite, cpu.transmittance, cpu.march, cpu.look, cpu.frame, cpu.shade, cpu.adam,
         )  # fmt: skip
     return Ops(
         "reference", hash_encode.hash_encode, mlp.mlp, mlp_jet.mlp_jet, mlp.mlp_squared_error,
-        composite.composite, composite.transmittance, march.march,
+        composite.composite, composite.transmittance, march.march, frame.look, frame.frame, shade.shade, adam.adam,
     )  # fmt: skip

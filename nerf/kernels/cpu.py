@@ -1,8 +1,8 @@
 """The `cpu` backend: C++ kernels (cuda/cpu) on torch's memory.
 
-Every op has the name, the arguments and the meaning of its `reference` (hash_encode.py, mlp.py, mlp_jet.py,
-composite.py, march.py). Gradients are first derivatives only. Results don't depend on the number of threads, which is
-torch's, and a repeated call gives the same bits.
+Every op has the name, the arguments and the meaning of its `reference`, which has a file of its own beside this one.
+Gradients are first derivatives only. Results don't depend on the number of threads, which is torch's, and a repeated
+call gives the same bits.
 
 Set OMP_WAIT_POLICY=PASSIVE before torch is imported: by default its idle threads spin, on the cores that these want.
 """
@@ -10,35 +10,36 @@ Set OMP_WAIT_POLICY=PASSIVE before torch is imported: by default its idle thread
 from __future__ import annotations
 
 import ctypes
-from functools import cache
+import math
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nerf.kernels.composite import Composited
-from nerf.kernels.cpu_library import KernelError, call, first_derivatives, level, suffix, why_not
+from nerf.kernels.cpu_frame import frame, look
+from nerf.kernels.cpu_library import (
+    KernelError,
+    call,
+    check_offsets,
+    first_derivatives,
+    grid_arguments,
+    level,
+    march_arguments,
+    suffix,
+    why_not,
+)
 from nerf.kernels.cpu_mlp import mlp, mlp_jet, mlp_squared_error
+from nerf.kernels.cpu_shade import shade
+from nerf.kernels.frame import Course
 from nerf.kernels.hash_encode import GridGeometry
-from nerf.kernels.march import Marched, distance_to_steps
+from nerf.kernels.march import Marched
 from nerf.kernels.space import Space
 
 __all__ = [
-    "KernelError", "composite", "hash_encode", "level", "march", "mlp", "mlp_jet", "mlp_squared_error", "transmittance",
-    "why_not",
+    "KernelError", "adam", "composite", "frame", "hash_encode", "level", "look", "march", "mlp", "mlp_jet", "mlp_squared_error",
+    "shade", "transmittance", "why_not",
 ]  # fmt: skip
-
-
-@cache
-def _geometry_arguments(geometry: GridGeometry) -> tuple[object, ...]:
-    levels = geometry.levels
-    return (
-        levels,
-        geometry.features,
-        (ctypes.c_int32 * levels)(*geometry.resolutions),
-        (ctypes.c_uint8 * levels)(*geometry.dense),
-        (ctypes.c_int64 * (levels + 1))(*geometry.offsets),
-    )
 
 
 class _HashEncode(torch.autograd.Function):
@@ -48,14 +49,14 @@ class _HashEncode(torch.autograd.Function):
         ctx.geometry = geometry
         out = x_unit.new_empty(len(x_unit), geometry.width)
         name = f"nerf_hash_encode_{suffix('hash_encode', x_unit, table)}"
-        call(name, len(x_unit), *_geometry_arguments(geometry), x_unit, table, out)
+        call(name, len(x_unit), *grid_arguments(geometry), x_unit, table, out)
         return out
 
     @staticmethod
     def backward(ctx, grad):
         x_unit, table = (tensor.detach() for tensor in ctx.saved_tensors)
         grad, kind = grad.detach().contiguous(), suffix("hash_encode", x_unit, grad)
-        shape = (len(x_unit), *_geometry_arguments(ctx.geometry), x_unit)
+        shape = (len(x_unit), *grid_arguments(ctx.geometry), x_unit)
         grad_x = grad_table = None
         if ctx.needs_input_grad[0]:
             grad_x = torch.empty_like(x_unit)
@@ -109,15 +110,6 @@ class _Composite(torch.autograd.Function):
         return *first_derivatives("composite", grad_density, grad_rgb, grad_background), None, None, None
 
 
-def _check_offsets(op: str, offsets: Tensor, samples: int) -> Tensor:
-    """Offsets as the kernels read them; they'd write out of bounds where these are wrong."""
-    offsets = offsets.to(torch.int64).contiguous()
-    good = offsets.ndim == 1 and len(offsets) > 0 and int(offsets[0]) == 0 and int(offsets[-1]) == samples
-    if not good or bool((offsets.diff() < 0).any()):
-        raise ValueError(f"{op}: expected offsets that rise from 0 to the {samples} samples, found {offsets}")
-    return offsets
-
-
 def composite(
     density: Float[Tensor, "p"],
     rgb: Float[Tensor, "p 3"],
@@ -133,7 +125,7 @@ def composite(
     if not (density.shape == t.shape == dt.shape == (p,) and rgb.shape == (p, 3)):
         found = [tuple(tensor.shape) for tensor in (density, rgb, t, dt)]
         raise ValueError(f"composite: expected density, rgb, t, dt of shapes (p), (p, 3), (p), (p), found {found}")
-    offsets = _check_offsets("composite", offsets, p)
+    offsets = check_offsets("composite", offsets, p)
     if background is not None:
         if background.shape not in ((1, 3), (len(offsets) - 1, 3)):
             raise ValueError(f"composite: expected one background or one a ray, found shape {tuple(background.shape)}")
@@ -150,7 +142,7 @@ def transmittance(
     """`nerf.kernels.composite.transmittance`, without gradients."""
     if density.ndim != 1 or density.shape != dt.shape:
         raise ValueError(f"transmittance: expected density and dt of one length, found {density.shape}, {dt.shape}")
-    offsets = _check_offsets("transmittance", offsets, len(density))
+    offsets = check_offsets("transmittance", offsets, len(density))
     density, dt, out = density.contiguous(), dt.contiguous(), torch.empty(len(density), dtype=density.dtype)
     call(f"nerf_transmittance_{suffix('transmittance', density, dt)}", len(offsets) - 1, offsets, density, dt, out)
     return out
@@ -171,30 +163,36 @@ def march(
     dilated: Bool[Tensor, "n3"] | None = None,
 ) -> Marched:
     """`nerf.kernels.march.march`: the same samples; with a `cone`, up to the exponential's rounding."""
-    if suffix("march", origins, directions, near, far) != "f32":
-        raise TypeError("march: the cpu backend takes float32 rays; use backend reference for float64")
-    rays = len(near)
-    if not origins.shape == directions.shape == (rays, 3) or far.shape != (rays,):
-        found = [tuple(tensor.shape) for tensor in (origins, directions, near, far)]
-        raise ValueError(f"march: expected as many origins, directions, near and far, found {found}")
-    for grid in (occupied,) if dilated is None else (occupied, dilated):
-        if grid.shape != (resolution**3,) or grid.dtype != torch.bool:
-            have = f"{grid.dtype} {tuple(grid.shape)}"
-            raise ValueError(f"march: expected a flat bool grid of {resolution}^3, found {have}")
-    start = (distance_to_steps(near, step, cone) + (0 if jitter is None else jitter)).contiguous()
-    count = (distance_to_steps(far, step, cone) - start).clamp_min(0).contiguous()
-    longest = float(count.max()) if rays else 0.0
-    if not longest < 2**24:  # beyond it, float32 can't count
-        raise ValueError(f"march: expected fewer than 2^24 steps between near and far, found {longest}")
-    tensors = (origins.contiguous(), directions.contiguous(), start, count, occupied.contiguous())
-    dilated = None if dilated is None else dilated.contiguous()
-    numbers = (ctypes.c_double * 6)(*space.center, space.half, step, cone)
+    course = Course(occupied, resolution, space, step, cone, jitter, dilated)
+    tensors, settings = march_arguments("march", origins, directions, near, far, course)
+    rays, numbers = len(near), (ctypes.c_double * 6)(*settings)
     offsets = torch.empty(rays + 1, dtype=torch.int64)
     marched = ctypes.c_void_p()
-    call("nerf_march", rays, *tensors, dilated, resolution, space.contract, numbers, offsets, ctypes.addressof(marched))
+    call("nerf_march", rays, *tensors, numbers, offsets, ctypes.addressof(marched))
     t = dt = None
     try:
         t, dt = torch.empty(2, int(offsets[-1])).unbind()
     finally:
         call("nerf_march_take", marched, t, dt)
     return Marched(t, dt, offsets)
+
+
+@torch.no_grad()
+def adam(
+    parameter: Float[Tensor, "..."],
+    gradient: Float[Tensor, "..."],
+    mean: Float[Tensor, "..."],
+    square: Float[Tensor, "..."],
+    step: int,
+    rate: float,
+    betas: tuple[float, float],
+    eps: float,
+) -> None:
+    """`nerf.kernels.adam.adam`, float32."""
+    tensors = (parameter, gradient, mean, square)
+    if suffix("adam", *tensors) != "f32" or not all(tensor.is_contiguous() for tensor in tensors):
+        raise TypeError("adam: the cpu backend takes contiguous float32 tensors; use backend reference for others")
+    if any(tensor.shape != parameter.shape for tensor in tensors):
+        raise ValueError(f"adam: expected tensors of one shape, found {[tuple(tensor.shape) for tensor in tensors]}")
+    rate, unbias = rate / (1 - betas[0] ** step), 1 / math.sqrt(1 - betas[1] ** step)
+    call("nerf_adam", parameter.numel(), *tensors, *betas, eps, rate, unbias)

@@ -1,6 +1,6 @@
 """Finds and opens the C++ kernels of the `cpu` backend: one library per instruction-set level, called with ctypes.
 
-The environment variable NERF_CPU_LEVEL (v2, v3, v4, v4bf16, generic) takes another level than the processor's highest.
+The environment variable NERF_CPU_LEVEL (v2, v3, v4, v4bf16, amx, generic) takes another level than the processor's highest.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-INTERFACE = 3  # nerf_cpu_interface in cuda/cpu/module.cpp; both change with what functions there are and what they take
-LEVELS = ("generic", "v2", "v3", "v4", "v4bf16")  # each runs what the ones before it run
+from nerf.kernels.frame import Course
+from nerf.kernels.hash_encode import GridGeometry
+from nerf.kernels.march import distance_to_steps
+
+INTERFACE = 4  # nerf_cpu_interface in cuda/cpu/module.cpp; both change with what functions there are and what they take
+LEVELS = ("generic", "v2", "v3", "v4", "v4bf16", "amx")  # each runs what the ones before it run
 
 
 class KernelError(RuntimeError):
@@ -33,6 +37,9 @@ def built() -> dict[str, Path]:
 _HASH = "iliipppp"  # threads, points, levels, features, resolutions, dense, first rows, x
 _MLP = "iilipiidpppp"  # threads, format, points, depth, widths, activations, omega, weights, biases, x, and the result
 _RAYS = "illpppppp"  # threads, rays, background's rows, offsets, density, rgb, t, dt, background
+# The march: threads, rays, origins, directions, first step, steps, occupied, dilated, resolution, contract, numbers; the
+# grid: levels, features, resolutions, dense, first rows, table; the network: format, depth, widths, weights, biases.
+_FRAME = "ilppppppiip" + "iipppp" + "iippp"
 _BY_TYPE = {
     "nerf_hash_encode": _HASH + "pp",
     "nerf_hash_encode_table": _HASH + "pp",
@@ -50,6 +57,14 @@ _ARGUMENTS = {
     "nerf_mlp_jet_backward": _MLP[:-1] + "ippppp",
     "nerf_march": "ilppppppiippp",
     "nerf_march_take": "ippp",
+    "nerf_look": _FRAME + "pppp",
+    "nerf_look_take": "ipppp",
+    "nerf_frame": _FRAME + "ipppp" + "ppp",
+    "nerf_adam": "ilppppddddd",
+    "nerf_unit_points": "ilppppipp",
+    "nerf_color_inputs": "ilpipipddpp",
+    "nerf_near_gradient": "ilpdpp",
+    "nerf_feature_gradient": "ilipipddpp",
 }
 _TYPES = {"i": ctypes.c_int, "l": ctypes.c_int64, "d": ctypes.c_double, "p": ctypes.c_void_p}
 
@@ -110,6 +125,11 @@ def level() -> str:
     return chosen
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the level in use has instructions for products of bfloat16 numbers."""
+    return level() in ("v4bf16", "amx")
+
+
 @cache
 def _library() -> ctypes.CDLL:
     return _open(built()[level()])
@@ -132,6 +152,53 @@ def suffix(op: str, *tensors: Tensor) -> str:
     if any(tensor.device.type != "cpu" for tensor in tensors):
         raise ValueError(f"{op}: the cpu backend takes tensors on the CPU, found {[str(t.device) for t in tensors]}")
     return "f32" if dtypes == {torch.float32} else "f64"
+
+
+@cache
+def grid_arguments(geometry: GridGeometry) -> tuple[object, ...]:
+    """What the kernels take of a hash grid before its tensors."""
+    levels = geometry.levels
+    return (
+        levels,
+        geometry.features,
+        (ctypes.c_int32 * levels)(*geometry.resolutions),
+        (ctypes.c_uint8 * levels)(*geometry.dense),
+        (ctypes.c_int64 * (levels + 1))(*geometry.offsets),
+    )
+
+
+def march_arguments(
+    op: str, origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, course: Course
+) -> tuple[tuple[object, ...], tuple[float, ...]]:
+    """What the kernels take of a march: everything up to its numbers, and these; checked."""
+    occupied, resolution, space, step, cone, jitter, dilated = course
+    if suffix(op, origins, directions, near, far) != "f32":
+        raise TypeError(f"{op}: the cpu backend takes float32 rays; use backend reference for float64")
+    rays = len(near)
+    if not origins.shape == directions.shape == (rays, 3) or far.shape != (rays,):
+        found = [tuple(tensor.shape) for tensor in (origins, directions, near, far)]
+        raise ValueError(f"{op}: expected as many origins, directions, near and far, found {found}")
+    for grid in (occupied,) if dilated is None else (occupied, dilated):
+        if grid.shape != (resolution**3,) or grid.dtype != torch.bool:
+            have = f"{grid.dtype} {tuple(grid.shape)}"
+            raise ValueError(f"{op}: expected a flat bool grid of {resolution}^3, found {have}")
+    start = (distance_to_steps(near, step, cone) + (0 if jitter is None else jitter)).contiguous()
+    count = (distance_to_steps(far, step, cone) - start).clamp_min(0).contiguous()
+    longest = float(count.max()) if rays else 0.0
+    if not longest < 2**24:  # beyond it, float32 can't count
+        raise ValueError(f"{op}: expected fewer than 2^24 steps between near and far, found {longest}")
+    tensors = (origins.contiguous(), directions.contiguous(), start, count, occupied.contiguous())
+    dilated = None if dilated is None else dilated.contiguous()
+    return (*tensors, dilated, resolution, space.contract), (*space.center, space.half, step, cone)
+
+
+def check_offsets(op: str, offsets: Tensor, samples: int) -> Tensor:
+    """Offsets as the kernels read them; they'd write out of bounds where these are wrong."""
+    offsets = offsets.to(torch.int64).contiguous()
+    good = offsets.ndim == 1 and len(offsets) > 0 and int(offsets[0]) == 0 and int(offsets[-1]) == samples
+    if not good or bool((offsets.diff() < 0).any()):
+        raise ValueError(f"{op}: expected offsets that rise from 0 to the {samples} samples, found {offsets}")
+    return offsets
 
 
 def forget() -> None:

@@ -10,18 +10,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nerf.kernels.cpu_library import call, first_derivatives, level, suffix
+from nerf.kernels.cpu_library import call, first_derivatives, multiplies_bfloat16, suffix
 from nerf.kernels.mlp import ACTIVATIONS
 from nerf.kernels.mlp_jet import Jet
 
 FORMATS = ("float32", "bfloat16", "float64")  # `Format` in cuda/cpu/mlp_driver.h
 
 
-def _addresses(tensors: Sequence[Tensor] | None) -> object:
+def addresses(tensors: Sequence[Tensor] | None) -> object:
+    """Where each tensor's numbers begin, as the kernels take it."""
     return None if tensors is None else (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
-def _arguments(
+def network_arguments(
     op: str,
     x: Tensor,
     weights: Sequence[Tensor],
@@ -45,7 +46,7 @@ def _arguments(
         raise ValueError(f"{op}: expected dtype auto, float32 or bfloat16, found {dtype!r}")
     parameters = [tensor.contiguous() for tensor in (*weights, *(biases or ()))]
     if dtype == "auto":
-        dtype = "bfloat16" if level() == "v4bf16" and "sine" not in activations else "float32"
+        dtype = "bfloat16" if multiplies_bfloat16() and "sine" not in activations else "float32"
     number = "float64" if suffix(op, x, *parameters) == "f64" else dtype
     kinds = [ACTIVATIONS.index(name) for name in activations]
     return (FORMATS.index(number), len(weights), (ctypes.c_int32 * len(widths))(*widths), *kinds, omega), parameters
@@ -58,7 +59,7 @@ class _Mlp(torch.autograd.Function):
         ctx.shape, ctx.depth = shape, depth
         weights, biases = parameters[:depth], parameters[depth:] or None
         out = x.new_empty(len(x), weights[-1].shape[0])
-        call("nerf_mlp", shape[0], len(x), *shape[1:], _addresses(weights), _addresses(biases), x, out)
+        call("nerf_mlp", shape[0], len(x), *shape[1:], addresses(weights), addresses(biases), x, out)
         return out
 
     @staticmethod
@@ -70,8 +71,8 @@ class _Mlp(torch.autograd.Function):
         wanted = any(ctx.needs_input_grad[3:])
         grad_weights = [torch.empty_like(weight) for weight in weights] if wanted else None
         grad_biases = [torch.empty_like(bias) for bias in biases] if wanted and biases else None
-        arguments = (ctx.shape[0], len(x), *ctx.shape[1:], _addresses(weights), _addresses(biases), x, grad, grad_x)
-        call("nerf_mlp_backward", *arguments, _addresses(grad_weights), _addresses(grad_biases))
+        arguments = (ctx.shape[0], len(x), *ctx.shape[1:], addresses(weights), addresses(biases), x, grad, grad_x)
+        call("nerf_mlp_backward", *arguments, addresses(grad_weights), addresses(grad_biases))
         made = [*(grad_weights or ()), *(grad_biases or ())] or [None] * len(parameters)
         kept = [value if needed else None for value, needed in zip(made, ctx.needs_input_grad[3:])]
         grad_x, *grads = first_derivatives("mlp", grad_x, *kept)
@@ -94,7 +95,7 @@ def mlp(
             "auto": bfloat16 there, and float32 elsewhere and for sines, whose phases it rounds; the first layer of a sine
             network is float32 in any case.
     """
-    shape, parameters = _arguments("mlp", x, weights, biases, (activation, output_activation), omega, dtype)
+    shape, parameters = network_arguments("mlp", x, weights, biases, (activation, output_activation), omega, dtype)
     return _Mlp.apply(x.contiguous(), shape, len(weights), *parameters)
 
 
@@ -105,10 +106,10 @@ class _SquaredError(torch.autograd.Function):
         loss = x.new_empty(())
         wanted = any(ctx.needs_input_grad[4:])
         grads = [torch.empty_like(parameter) for parameter in parameters] if wanted else None
-        by_weight = None if grads is None else _addresses(grads[:depth])
-        by_bias = None if grads is None or biases is None else _addresses(grads[depth:])
-        addresses = (_addresses(weights), _addresses(biases), x, target, loss)
-        call("nerf_mlp_squared_error", shape[0], len(x), *shape[1:], *addresses, by_weight, by_bias)
+        by_weight = None if grads is None else addresses(grads[:depth])
+        by_bias = None if grads is None or biases is None else addresses(grads[depth:])
+        where = (addresses(weights), addresses(biases), x, target, loss)
+        call("nerf_mlp_squared_error", shape[0], len(x), *shape[1:], *where, by_weight, by_bias)
         ctx.save_for_backward(*(grads or ()))
         return loss
 
@@ -133,7 +134,7 @@ def mlp_squared_error(
     Args:
         dtype: as `mlp` takes it.
     """
-    shape, parameters = _arguments("mlp_squared_error", x, weights, biases, (activation, "none"), omega, dtype)
+    shape, parameters = network_arguments("mlp_squared_error", x, weights, biases, (activation, "none"), omega, dtype)
     if target.shape != (len(x), len(weights[-1])):
         expected = (len(x), len(weights[-1]))
         raise ValueError(f"mlp_squared_error: expected a target of shape {expected}, found {tuple(target.shape)}")
@@ -150,8 +151,8 @@ class _Jet(torch.autograd.Function):
         ctx.shape, ctx.depth = shape, depth
         weights, biases = parameters[:depth], parameters[depth:] or None
         out = x.new_empty(1 + x.shape[1] + len(forms), len(x), len(weights[-1]))
-        addresses = (_addresses(weights), _addresses(biases), x, len(forms), forms, out)
-        call("nerf_mlp_jet", shape[0], len(x), *shape[1:], *addresses)
+        where = (addresses(weights), addresses(biases), x, len(forms), forms, out)
+        call("nerf_mlp_jet", shape[0], len(x), *shape[1:], *where)
         return out
 
     @staticmethod
@@ -161,10 +162,10 @@ class _Jet(torch.autograd.Function):
         grad = grad.detach().contiguous()
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         grads = [torch.empty_like(parameter) for parameter in parameters] if any(ctx.needs_input_grad[4:]) else None
-        by_weight = None if grads is None else _addresses(grads[: ctx.depth])
-        by_bias = None if grads is None or biases is None else _addresses(grads[ctx.depth :])
-        addresses = (_addresses(weights), _addresses(biases), x, len(forms), forms, grad, grad_x, by_weight, by_bias)
-        call("nerf_mlp_jet_backward", ctx.shape[0], len(x), *ctx.shape[1:], *addresses)
+        by_weight = None if grads is None else addresses(grads[: ctx.depth])
+        by_bias = None if grads is None or biases is None else addresses(grads[ctx.depth :])
+        where = (addresses(weights), addresses(biases), x, len(forms), forms, grad, grad_x, by_weight, by_bias)
+        call("nerf_mlp_jet_backward", ctx.shape[0], len(x), *ctx.shape[1:], *where)
         made: list[Tensor | None] = [*grads] if grads else [None] * len(parameters)
         kept = [value if needed else None for value, needed in zip(made, ctx.needs_input_grad[4:])]
         grad_x, *kept = first_derivatives("mlp_jet", grad_x, *kept)
@@ -185,7 +186,7 @@ def mlp_jet(
     Args:
         dtype: as `mlp` takes it, but float32 unless asked: a second derivative is a difference of large numbers.
     """
-    shape, parameters = _arguments("mlp_jet", x, weights, biases, (activation, "none"), omega, dtype)
+    shape, parameters = network_arguments("mlp_jet", x, weights, biases, (activation, "none"), omega, dtype)
     dims, expected = x.shape[1], (len(forms), x.shape[1], x.shape[1])
     if forms.shape != expected or not torch.equal(forms, forms.mT):
         raise ValueError(f"mlp_jet: expected symmetric forms of shape {expected}, found shape {tuple(forms.shape)}")

@@ -39,7 +39,18 @@ const char* nerf_transmittance_f32(int, int64_t, const int64_t*, const float*, c
 const char* nerf_march(int, int64_t, const float*, const float*, const float*, const float*, const uint8_t*,
                        const uint8_t*, int, int, const double*, int64_t*, void**);
 const char* nerf_march_take(int, void*, float*, float*);
+const char* nerf_look(int, int64_t, const float*, const float*, const float*, const float*, const uint8_t*,
+                      const uint8_t*, int, int, const double*, int, int, const int32_t*, const uint8_t*, const int64_t*,
+                      const float*, int, int, const int32_t*, const void* const*, const void* const*, float*, int64_t*,
+                      int64_t*, void**);
+const char* nerf_look_take(int, void*, float*, float*, int64_t*);
+const char* nerf_frame(int, int64_t, const float*, const float*, const float*, const float*, const uint8_t*,
+                       const uint8_t*, int, int, const double*, int, int, const int32_t*, const uint8_t*,
+                       const int64_t*, const float*, int, int, const int32_t*, const void* const*, const void* const*,
+                       int, const int32_t*, const void* const*, const void* const*, const float*, float*, float*,
+                       float*);
 int nerf_mlp_has_bfloat16();
+const char* nerf_cpu_highest_level();
 }
 
 namespace {
@@ -192,6 +203,43 @@ void check_march(int64_t rays) {
     });
 }
 
+void check_frame(int64_t rays, int format) {
+    constexpr int resolution = 12;
+    std::vector<uint8_t> occupied(resolution * resolution * resolution), dilated(occupied.size(), 1);
+    for (auto& cell : occupied) cell = random_float() < 0.4f;
+    const Floats origins = random_floats(rays * 3), directions = random_floats(rays * 3);
+    const Floats start = random_floats(rays, 0, 10), count = random_floats(rays, 0, 100);
+    // Centre, half side, step, cone; bias, scale, stop, faint, what raises a cell.
+    const double numbers[11] = {0.1, 0.2, -0.1, 1.5, 0.05, 0.01, 1, 0.7, 1e-2, 1e-3, 0.5};
+    const int32_t resolutions[2] = {3, 20}, widths[3] = {8, 16, 5}, colour_widths[3] = {9, 16, 3};
+    const uint8_t dense[2] = {1, 0};
+    const int64_t first[3] = {0, 64, 64 + 256};
+    const Floats table = random_floats(first[2] * 4, -3, 3), view = random_floats(rays * 4);
+    const Floats layers[4] = {random_floats(8 * 16), random_floats(16 * 5), random_floats(9 * 16), random_floats(16 * 3)};
+    const Floats biases(16);
+    const void *weights[2] = {layers[0].data(), layers[1].data()}, *zeros[2] = {biases.data(), biases.data()};
+    const void* colour[2] = {layers[2].data(), layers[3].data()};
+    same_bits("frame", rays, [&](int threads, std::vector<Floats>& results) {
+        std::vector<int64_t> offsets(rays + 1);
+        Floats values(occupied.size()), rgb(rays * 3), depth(rays), opacity(rays);
+        int64_t lit = 0;
+        void* found = nullptr;
+        require(nerf_look(threads, rays, origins.data(), directions.data(), start.data(), count.data(), occupied.data(),
+                          dilated.data(), resolution, 1, numbers, 2, 4, resolutions, dense, first, table.data(), format,
+                          2, widths, weights, zeros, values.data(), offsets.data(), &lit, &found),
+                "look");
+        Floats t(offsets.back()), dt(offsets.back());
+        std::vector<int64_t> ray(offsets.back());
+        require(nerf_look_take(threads, found, t.data(), dt.data(), ray.data()), "look");
+        require(nerf_frame(threads, rays, origins.data(), directions.data(), start.data(), count.data(),
+                           occupied.data(), dilated.data(), resolution, 1, numbers, 2, 4, resolutions, dense, first,
+                           table.data(), format, 2, widths, weights, zeros, 2, colour_widths, colour, zeros,
+                           view.data(), rgb.data(), depth.data(), opacity.data()),
+                "frame");
+        results = {values, t, dt, rgb, depth, opacity, {static_cast<float>(lit)}};
+    });
+}
+
 void race() {
     const int64_t rays = 100000;
     std::vector<int64_t> offsets(rays + 1);
@@ -209,6 +257,7 @@ void race() {
 }  // namespace
 
 int main(int count, char** arguments) {
+    nerf_cpu_highest_level();  // asks the system for what a build for this processor may use
     const std::string planted = count > 1 ? arguments[1] : "";
     if (planted == "race") return race(), 0;
     if (planted == "short") return check_hash(65, 4, 1), 0;
@@ -222,6 +271,7 @@ int main(int count, char** arguments) {
         }
         check_composite(size);
         check_march(size);
+        for (int format = 0; format < (nerf_mlp_has_bfloat16() ? 2 : 1); ++format) check_frame(size, format);
     }
     std::puts("all well");
 }

@@ -1,0 +1,146 @@
+// Rays through an occupancy grid and a hash grid's field without gradients: what `look` and `frame` share. See
+// nerf/kernels/frame.py for the definitions.
+//
+// A task takes some rays. They are marched, then advance in waves, a few samples of each ray under way at a time: all of
+// a wave's samples go through the grid level by level and through the network together, and rays that no light goes on
+// along drop out. What a ray gets does not depend on the others, nor on the number of threads.
+#pragma once
+
+#include "hash_cells.h"
+#include "march.h"
+#include "mlp_driver.h"
+
+namespace frame {
+
+using V = simd::vec<float>;
+
+struct Field {
+    hash::Call<float> grid;  // of no points
+    const float* table;
+    float density_bias, density_scale;
+};
+
+struct Limits {
+    float stop, faint;
+};
+
+// What a wave knows of its samples.
+struct Wave {
+    static constexpr int capacity = 2048, least = 8, most = 64;  // samples; of one ray
+
+    std::vector<int> ray;                 // of the task
+    std::vector<float> t, dt;
+    std::vector<float> x;                 // unit cube, [sample][3]
+    std::vector<float> encoded, features; // [sample][width]
+    std::vector<float> density, absorbs, passes;
+    int width = 0;  // features of the density network
+
+    void grow(size_t samples, int64_t encoded_width) {
+        const size_t n = samples + simd::lanes<float>;
+        const auto fit = [](auto& array, size_t size) {
+            if (array.size() < size) array.resize(size);
+        };
+        fit(ray, n);
+        for (auto* array : {&t, &dt, &density, &absorbs, &passes}) fit(*array, n);
+        fit(x, 3 * n), fit(encoded, n * encoded_width), fit(features, n * width);
+    }
+};
+
+inline void to_unit(const marching::Space& space, const float* origin, const float* direction, float t, float* unit) {
+    const float scale = 1 / space.half;
+    float y[3], norm = 1;
+    for (int a = 0; a < 3; ++a) y[a] = (origin[a] + direction[a] * t - space.center[a]) * scale;
+    if (!space.contract) {
+        for (int a = 0; a < 3; ++a) unit[a] = y[a] * 0.5f + 0.5f;
+        return;
+    }
+    for (int a = 0; a < 3; ++a) norm = std::max(norm, std::abs(y[a]));
+    const float inverse = 1 / norm, shrink = (2 - inverse) * inverse * 0.25f;
+    for (int a = 0; a < 3; ++a) unit[a] = y[a] * shrink + 0.5f;
+}
+
+// Density and the other features of a wave's samples, and what they absorb and let pass.
+template <class F>
+void ask(const Field& field, const mlp::Network<F>& network, Wave& wave, int samples) {
+    hash::Call<float> grid = field.grid;
+    grid.points = samples, grid.x = wave.x.data();
+    const int64_t width = grid.width();
+    hash::with_features(grid.features, [&](auto f) {
+        for (int64_t c = 0; c < grid.chunks(); ++c) {
+            const hash::Chunk<float> chunk(grid, c);
+            for (int l = 0; l < grid.levels; ++l) {
+                const grid::Level level = grid.level(l);
+                hash::encode_level<float, f()>(level, chunk, field.table + level.first * grid.features, grid.features,
+                                               wave.encoded.data() + chunk.first * width + l * grid.features, width);
+            }
+        }
+    });
+    mlp::forward_rows(network, samples, wave.encoded.data(), wave.features.data());
+    for (int i = 0; i < samples; ++i) wave.density[i] = wave.features[static_cast<int64_t>(i) * wave.width];
+    for (int i = 0; i < samples; i += simd::lanes<float>) {
+        V raw = simd::load<V>(&wave.density[i]) + field.density_bias;
+        raw = raw > 60.f ? V{} + 60.f : raw;  // a NaN stays one
+        const V density = simd::exp_(raw) * field.density_scale;
+        const V thickness = density * simd::load<V>(&wave.dt[i]);
+        simd::store(&wave.density[i], density);
+        simd::store(&wave.absorbs[i], -simd::expm1_(-thickness));
+        simd::store(&wave.passes[i], simd::exp_(-thickness));
+    }
+}
+
+// One ray of a task under way.
+struct Going {
+    int ray;             // of the task
+    int64_t next, end;   // samples of the task's march
+    double light = 1;
+};
+
+// Marches rays [first, end) and calls see(ray of the task, index in the wave, light before it) for every sample that
+// light reaches, ray by ray within a wave, then after(wave) once a wave.
+template <class F, class See, class After>
+void walk(const marching::Call& rays, const Field& field, const mlp::Network<F>& network, float stop, int64_t first,
+          int64_t end, Wave& wave, See&& see, After&& after) {
+    marching::Samples marched;
+    std::vector<Going> going;
+    for (int64_t r = first; r < end; ++r) {
+        const int64_t before = marched.kept;
+        marching::march_ray(rays, r, marched);
+        if (marched.kept > before) going.push_back({static_cast<int>(r - first), before, marched.kept});
+    }
+    wave.width = network.layers.back().out;
+    while (!going.empty()) {
+        // Few rays left: more of each, so that the field is still asked for many samples at once.
+        const int share = Wave::capacity / static_cast<int>(going.size());
+        const int each = std::min(Wave::most, std::max(Wave::least, share));
+        wave.grow(each * going.size(), field.grid.width());
+        int count = 0;
+        for (const Going& ray : going) {
+            const float *origin = rays.origins + (first + ray.ray) * 3, *direction = rays.directions + (first + ray.ray) * 3;
+            for (int64_t i = ray.next; i < std::min(ray.end, ray.next + each); ++i, ++count) {
+                wave.ray[count] = ray.ray, wave.t[count] = marched.t[i], wave.dt[count] = marched.dt[i];
+                to_unit(rays.space, origin, direction, marched.t[i], &wave.x[3 * count]);
+            }
+        }
+        ask(field, network, wave, count);
+        int at = 0;
+        size_t left = 0;
+        for (Going ray : going) {
+            const int64_t until = std::min(ray.end, ray.next + each);
+            bool lit = true;
+            for (; ray.next < until; ++ray.next, ++at) {
+                lit = lit && static_cast<float>(ray.light) > stop;
+                if (!lit) continue;
+                see(at, ray.light);
+                ray.light *= wave.passes[at];
+            }
+            if (lit && ray.next < ray.end && static_cast<float>(ray.light) > stop) going[left++] = ray;
+        }
+        going.resize(left);
+        after();
+    }
+}
+
+// Rays of a task: enough for whole waves, few enough to keep threads at work.
+inline int64_t rays_of_task(int64_t rays) { return std::min<int64_t>(512, std::max<int64_t>(64, rays / 16)); }
+
+}  // namespace frame

@@ -1,0 +1,97 @@
+"""`look` and `frame` of the `cpu` backend (cuda/cpu/frame.cpp)."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nerf.kernels.cpu_library import call, grid_arguments, march_arguments
+from nerf.kernels.cpu_mlp import addresses, network_arguments
+from nerf.kernels.frame import Course, GridField, Looked, Seen
+
+
+def _arguments(
+    op: str, rays: tuple[Tensor, Tensor, Tensor, Tensor], course: Course, field: GridField, limits: tuple[float, ...]
+) -> tuple[tuple[object, ...], list[object]]:
+    """What both kernels take first, and what must live while they run."""
+    ahead, numbers = march_arguments(op, *rays, course)
+    geometry, (table, weights, biases) = field.geometry, (field.table, field.density_weights, field.density_biases)
+    if table.shape != (geometry.offsets[-1], geometry.features) or table.dtype != torch.float32:
+        expected = (geometry.offsets[-1], geometry.features)
+        raise ValueError(
+            f"{op}: expected a float32 table of shape {expected}, found {table.dtype} {tuple(table.shape)}"
+        )
+    probe = table.new_empty(0, geometry.width)
+    depth = len(weights)
+    (number, _, widths, *_), parameters = network_arguments(op, probe, weights, biases, ("relu", "none"), 0.0, "auto")
+    all_numbers = (ctypes.c_double * 11)(*numbers, field.density_bias, field.density_scale, *limits)
+    table = table.detach().contiguous()
+    network = (number, depth, widths, addresses(parameters[:depth]), addresses(parameters[depth:]))
+    return (*ahead, all_numbers, *grid_arguments(geometry), table, *network), [parameters, *ahead]
+
+
+@torch.no_grad()
+def look(
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    near: Float[Tensor, "r"],
+    far: Float[Tensor, "r"],
+    course: Course,
+    field: GridField,
+    stop: float,
+    faint: float,
+    values: Float[Tensor, "n3"] | None = None,
+    value_scale: float = 1.0,
+) -> Looked:
+    """`nerf.kernels.frame.look`. Samples behind `stop` are not asked for."""
+    rays = (origins, directions, near, far)
+    arguments, alive = _arguments("look", rays, course, field, (stop, faint, value_scale))
+    if values is not None and (values.shape != (course.resolution**3,) or not values.is_contiguous()):
+        raise ValueError(f"look: expected values of a flat grid of {course.resolution}^3, found {tuple(values.shape)}")
+    offsets, lit = torch.empty(len(near) + 1, dtype=torch.int64), ctypes.c_int64()
+    found = ctypes.c_void_p()
+    call("nerf_look", len(near), *arguments, values, offsets, ctypes.addressof(lit), ctypes.addressof(found))
+    del alive
+    t = dt = ray = None
+    try:
+        t, dt = torch.empty(2, int(offsets[-1])).unbind()
+        ray = torch.empty(len(t), dtype=torch.int64)
+    finally:
+        call("nerf_look_take", found, t, dt, ray)
+    return Looked(t, dt, offsets, ray, lit.value)
+
+
+@torch.no_grad()
+def frame(
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    near: Float[Tensor, "r"],
+    far: Float[Tensor, "r"],
+    course: Course,
+    field: GridField,
+    view: Float[Tensor, "r v"],
+    stop: float,
+    faint: float,
+) -> Seen:
+    """`nerf.kernels.frame.frame`, in waves: samples behind `stop` are not asked for."""
+    rays = (origins, directions, near, far)
+    arguments, alive = _arguments("frame", rays, course, field, (stop, faint, 0.0))
+    outputs, width = len(field.density_weights[-1]), view.shape[1]
+    if view.shape != (len(near), width) or view.dtype != torch.float32:
+        raise ValueError(f"frame: expected a float32 row of view a ray, found {view.dtype} {tuple(view.shape)}")
+    probe = view.new_empty(0, outputs + width)
+    activations = ("relu", "sigmoid")
+    (_, _, widths, *_), parameters = network_arguments(
+        "frame", probe, field.color_weights, field.color_biases, activations, 0.0, "auto"
+    )
+    depth = len(field.color_weights)
+    if len(field.color_weights[-1]) != 3:
+        raise ValueError(f"frame: expected a colour network of 3 outputs, found {len(field.color_weights[-1])}")
+    color = (depth, widths, addresses(parameters[:depth]), addresses(parameters[depth:]))
+    seen = Seen(view.new_empty(len(near), 3), view.new_empty(len(near)), view.new_empty(len(near)))
+    call("nerf_frame", len(near), *arguments, *color, view.contiguous(), *seen)
+    del alive
+    return seen

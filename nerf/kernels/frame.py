@@ -1,0 +1,149 @@
+"""Rays through an occupancy grid and a hash grid's field, without gradients: a training step's first look, and pictures."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from nerf.kernels import composite
+from nerf.kernels.hash_encode import GridGeometry, hash_encode
+from nerf.kernels.march import cell_index, march
+from nerf.kernels.mlp import mlp
+from nerf.kernels.space import Space, to_unit
+
+HIGHEST_RAW = 60.0  # exp of more is no float32
+
+
+class Course(NamedTuple):
+    """Where rays look: the arguments of `march` that say how it steps and what is occupied."""
+
+    occupied: Bool[Tensor, "n3"]
+    resolution: int
+    space: Space
+    step: float
+    cone: float = 0.0
+    jitter: Float[Tensor, "r"] | None = None
+    dilated: Bool[Tensor, "n3"] | None = None
+
+
+class GridField(NamedTuple):
+    """A field of a hash grid and two perceptrons with rectified hidden layers (Mueller et al. 2022, section 5.4).
+
+    The first network's first output is the raw density: density = density_scale * exp(raw + density_bias). All its
+    outputs, and after them what colour depends on beside the place, go into the second one, which ends in a sigmoid.
+    """
+
+    table: Float[Tensor, "n f"]
+    geometry: GridGeometry
+    density_weights: list[Tensor]
+    density_biases: list[Tensor]
+    color_weights: list[Tensor]
+    color_biases: list[Tensor]
+    density_bias: float
+    density_scale: float
+
+
+class Looked(NamedTuple):
+    """The packed samples that a look kept, the ray of each, and how many samples light reached."""
+
+    t: Float[Tensor, "p"]
+    dt: Float[Tensor, "p"]
+    offsets: Int[Tensor, "r1"]
+    ray: Int[Tensor, "p"]
+    lit: int
+
+
+class Seen(NamedTuple):
+    """What rays see, black behind it: colour, depth = sum of weights * t, opacity = sum of weights."""
+
+    rgb: Float[Tensor, "r 3"]
+    depth: Float[Tensor, "r"]
+    opacity: Float[Tensor, "r"]
+
+
+class _Asked(NamedTuple):
+    """All samples of a march, and what the field and the light say of them."""
+
+    t: Tensor
+    dt: Tensor
+    ray: Tensor
+    x_unit: Tensor
+    features: Tensor
+    density: Tensor
+    light: Tensor
+
+
+def _ask(origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, course: Course, field: GridField) -> _Asked:
+    t, dt, offsets = march(origins, directions, near, far, *course)
+    ray = composite.ray_of_sample(offsets, len(t))
+    x_unit = to_unit(origins[ray] + directions[ray] * t[:, None], course.space)
+    encoded = hash_encode(x_unit, field.table, field.geometry)
+    features = mlp(encoded, field.density_weights, field.density_biases)
+    density = field.density_scale * (features[:, 0] + field.density_bias).clamp(max=HIGHEST_RAW).exp()
+    return _Asked(t, dt, ray, x_unit, features, density, composite.transmittance(density, dt, offsets))
+
+
+@torch.no_grad()
+def look(
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    near: Float[Tensor, "r"],
+    far: Float[Tensor, "r"],
+    course: Course,
+    field: GridField,
+    stop: float,
+    faint: float,
+    values: Float[Tensor, "n3"] | None = None,
+    value_scale: float = 1.0,
+) -> Looked:
+    """The samples of rays that light reaches and that are not faint.
+
+    Args:
+        origins, directions, near, far: as `march` takes them.
+        stop: light reaches a sample if the transmittance before it is above this.
+        faint: a sample is kept if its density * dt is above this.
+        values: the occupancy grid's cells. Each is raised, in place, to the largest density * value_scale of the samples
+            in it that light reaches, kept or not.
+    """
+    t, dt, ray, x_unit, _, density, light = _ask(origins, directions, near, far, course, field)
+    lit = light > stop
+    if values is not None:
+        cell = cell_index(x_unit[lit], course.resolution).long()
+        values.scatter_reduce_(0, cell, density[lit] * value_scale, "amax")
+    kept = lit & (density * dt > faint)
+    offsets = torch.zeros(len(near) + 1, dtype=torch.int64, device=near.device)
+    torch.cumsum(torch.bincount(ray[kept], minlength=len(near)), 0, out=offsets[1:])
+    return Looked(t[kept], dt[kept], offsets, ray[kept], int(lit.sum()))
+
+
+@torch.no_grad()
+def frame(
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    near: Float[Tensor, "r"],
+    far: Float[Tensor, "r"],
+    course: Course,
+    field: GridField,
+    view: Float[Tensor, "r v"],
+    stop: float,
+    faint: float,
+) -> Seen:
+    """Rays to colour (Mildenhall et al. 2020, equations 3 to 5), but for what can't be seen.
+
+    Args:
+        view: what colour depends on beside the place, a row a ray.
+        stop: as in `look`; nothing is seen of samples behind it.
+        faint: share of a ray from which a sample is seen.
+    """
+    t, dt, ray, _, features, density, light = _ask(origins, directions, near, far, course, field)
+    weights = light * -torch.expm1(-density * dt)
+    seen = (light > stop) & (weights > faint)
+    ray, share = ray[seen], weights[seen][:, None]
+    inputs = torch.cat([features[seen], view[ray]], dim=1)
+    rgb = mlp(inputs, field.color_weights, field.color_biases, "relu", "sigmoid")
+    columns = torch.cat([rgb * share, t[seen][:, None] * share, share], dim=1)
+    sums = columns.new_zeros(len(near), 5).index_add_(0, ray, columns)
+    return Seen(sums[:, :3], sums[:, 3], sums[:, 4])

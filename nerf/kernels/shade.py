@@ -1,0 +1,90 @@
+"""Samples of a hash grid's field to what their rays see: the differentiable part of a training step."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nerf.kernels.composite import Composited, composite
+from nerf.kernels.frame import HIGHEST_RAW, GridField
+from nerf.kernels.hash_encode import hash_encode
+from nerf.kernels.mlp import mlp
+from nerf.kernels.space import Space, to_unit
+
+STEEPEST_RAW = 15.0  # beyond it the exponential's gradient grows no more
+
+
+class Shaded(NamedTuple):
+    """Composited rays, and the density of every sample, without gradients."""
+
+    out: Composited
+    density: Float[Tensor, "p"]
+
+
+class TruncatedExp(torch.autograd.Function):
+    """exp whose gradient stops growing at exp(15), so that one wild sample can't end a run."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.exp(x.clamp(max=HIGHEST_RAW))
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * torch.exp(x.clamp(-STEEPEST_RAW, STEEPEST_RAW))
+
+
+class NearGradients(torch.autograd.Function):
+    """The identity, whose gradients are scaled: near a camera its samples are dense, and would grow a fog before the lens
+    that no other camera contradicts (Philip & Deschaintre 2023, "Floaters No More", equation 6)."""
+
+    @staticmethod
+    def forward(ctx, density, rgb, scale):
+        ctx.save_for_backward(scale)
+        return density.view_as(density), rgb.view_as(rgb)
+
+    @staticmethod
+    def backward(ctx, density, rgb):
+        (scale,) = ctx.saved_tensors
+        return density * scale, rgb * scale[:, None], None
+
+
+def shade(
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    t: Float[Tensor, "p"],
+    dt: Float[Tensor, "p"],
+    offsets: Int[Tensor, "r1"],
+    ray: Int[Tensor, "p"],
+    space: Space,
+    field: GridField,
+    view: Float[Tensor, "r v"],
+    background: Float[Tensor, "#r 3"] | None = None,
+    near: float | None = None,
+) -> Shaded:
+    """Ask the field at every sample and composite.
+
+    Args:
+        origins, directions: rays.
+        t, dt, offsets, ray: packed samples, as `composite` takes them, and the ray of each.
+        space: how the world maps into the grid's unit cube.
+        view: what colour depends on beside the place, a row a ray.
+        background: colour behind the rays; None: black.
+        near: distance below which a sample's gradients are scaled by (t / near)^2; None: none are.
+
+    Returns:
+        as `composite`, differentiable in the field's table, weights and biases.
+    """
+    x_unit = to_unit(origins.index_select(0, ray) + directions.index_select(0, ray) * t[:, None], space)
+    features = mlp(hash_encode(x_unit, field.table, field.geometry), field.density_weights, field.density_biases)
+    density = TruncatedExp.apply(features[:, 0] + field.density_bias) * field.density_scale
+    inputs = torch.cat([features, view.index_select(0, ray)], dim=1)
+    rgb = mlp(inputs, field.color_weights, field.color_biases, "relu", "sigmoid")
+    seen = density.detach()
+    if near is not None:
+        density, rgb = NearGradients.apply(density, rgb, (t / near).square().clamp(max=1.0))
+    return Shaded(composite(density, rgb, t, dt, offsets, background), seen)
