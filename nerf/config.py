@@ -31,6 +31,7 @@ class OptimizerConfig:
         beta1, beta2, eps: Adam's.
         warp_beta1: beta1 of the warp network and the codes.
         warmup: steps over which the rates rise from nothing.
+        touched_only: hash tables move only where a step has a gradient (nerf/kernels/adam.py), instead of drifting on.
         warp_hold: steps before which the warp and all codes stand still, while a field forms around them.
     """
 
@@ -43,6 +44,7 @@ class OptimizerConfig:
     warp_beta1: float = 0.9
     warmup: int = 0
     warp_hold: int = 0
+    touched_only: bool = False
     beta2: float = 0.99
     eps: float = 1e-15
 
@@ -166,7 +168,7 @@ def _before_a_plain_background(config: TrainConfig) -> TrainConfig:
     field, sampling = config.model.field, config.model.sampling
     assert isinstance(field, HashFieldConfig) and isinstance(sampling, MarchConfig)
     model = replace(config.model, field=replace(field, log2_rows=19), sampling=replace(sampling, stop=1e-3))
-    return replace(config, model=model, optimizer=replace(config.optimizer, flat=0.4, final=0.05))
+    return replace(config, model=model, optimizer=replace(config.optimizer, flat=0.4, final=0.05, touched_only=True))
 
 
 def registered(config: TrainConfig) -> TrainConfig:

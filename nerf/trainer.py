@@ -53,7 +53,7 @@ class Trainer:
         chosen = self.config.optimizer
         named = dict(self.model.named_parameters())
         slow = [p for name, p in named.items() if name.startswith(("warp.", "warp_codes.", "appearance_codes."))]
-        tables = [p for name, p in named.items() if name.endswith("grid.table")]
+        tables = [p for name, p in named.items() if chosen.touched_only and name.endswith("grid.table")]
         apart = {id(p) for p in (*slow, *tables)}
         fast = [p for p in named.values() if id(p) not in apart]
         field = {"base": chosen.rate, "final": chosen.final, "flat": chosen.flat, "hold": 0}
