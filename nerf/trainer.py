@@ -120,7 +120,7 @@ class Trainer:
         """Learning rates, and what the model is let to use by now."""
         for group in self.optimizer.param_groups:
             warmth = (self.step + 1 - group["hold"]) / max(self.config.optimizer.warmup, 1)
-            fallen = max(self.fraction - group["flat"], 0.0) / (1 - group["flat"])
+            fallen = max(self.fraction - group["flat"], 0.0) / max(1 - group["flat"], 1e-9)
             group["lr"] = group["base"] * group["final"] ** fallen * min(max(warmth, 0.0), 1.0)
         if self.bands is not None:
             self.model.annealed.fill_(self.bands)

@@ -147,7 +147,8 @@ struct Layers {  // a network as the caller gives it
     const auto call = marching::make_call(origins, directions, start, count, occupied, dilated, resolution, contract, \
                                           numbers);                                                                   \
     const auto number = [&](int i) { return static_cast<float>(numbers[i]); };                                        \
-    const Field field = {{1, 0, levels, features, resolutions, dense, first_rows, nullptr}, table, number(6), number(7)}; \
+    const Field field = {                                                                                             \
+        {1, 0, levels, features, resolutions, dense, first_rows, nullptr}, table, number(6), number(7)};              \
     const Limits limits = {number(8), number(9)};                                                                     \
     const Layers layers = {depth, widths, weights, biases};
 
@@ -192,7 +193,8 @@ EXPORT const char* nerf_frame(FRAME_ARGUMENTS, int colour_depth, const int32_t* 
         using F = decltype(f);
         if constexpr (std::is_same_v<typename F::real, float>) {
             const auto network = layers.network<F>(activation::none);
-            const auto colour = Layers{colour_depth, colour_widths, colour_weights, colour_biases}.network<F>(activation::sigmoid);
+            const Layers given = {colour_depth, colour_widths, colour_weights, colour_biases};
+            const auto colour = given.network<F>(activation::sigmoid);
             picture(threads, rays, call, field, network, colour, view, limits, rgb, ray_depth, opacity);
         }
     });

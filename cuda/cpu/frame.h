@@ -115,7 +115,8 @@ void walk(const marching::Call& rays, const Field& field, const mlp::Network<F>&
         wave.grow(each * going.size(), field.grid.width());
         int count = 0;
         for (const Going& ray : going) {
-            const float *origin = rays.origins + (first + ray.ray) * 3, *direction = rays.directions + (first + ray.ray) * 3;
+            const int64_t row = (first + ray.ray) * 3;
+            const float *origin = rays.origins + row, *direction = rays.directions + row;
             for (int64_t i = ray.next; i < std::min(ray.end, ray.next + each); ++i, ++count) {
                 wave.ray[count] = ray.ray, wave.t[count] = marched.t[i], wave.dt[count] = marched.dt[i];
                 to_unit(rays.space, origin, direction, marched.t[i], &wave.x[3 * count]);

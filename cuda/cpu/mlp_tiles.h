@@ -57,7 +57,8 @@ void multiply_block(const P& p, int m0, int v0, const typename P::operand* panel
     if constexpr (!stores)
         for (int m = 0; m < high * side; ++m)
             for (int v = 0; v < wide; ++v)
-                p.template finish_narrow<how>((m0 + m) * p.c_row + (v0 + v) * side, load<vec<float>>(&sums[m][v * side]));
+                p.template finish_narrow<how>((m0 + m) * p.c_row + (v0 + v) * side,
+                                              load<vec<float>>(&sums[m][v * side]));
 }
 
 // Rows must be whole tiles, and the left operand's groups side by side.
@@ -100,7 +101,8 @@ inline void transpose(const int32_t* from, int rows, int columns, int32_t* to) {
                 }
             // a[4 i + j] holds column j + 4 k of rows 4 i to 4 i + 3 in its quarter k.
             for (int j = 0; j < 4; ++j) {
-                const __m512i even = _mm512_shuffle_i32x4(a[j], a[4 + j], 0x88), odd = _mm512_shuffle_i32x4(a[j], a[4 + j], 0xdd);
+                const __m512i even = _mm512_shuffle_i32x4(a[j], a[4 + j], 0x88);
+                const __m512i odd = _mm512_shuffle_i32x4(a[j], a[4 + j], 0xdd);
                 const __m512i late = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0x88);
                 const __m512i last = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0xdd);
                 const auto put = [&](int column, __m512i v) {

@@ -76,7 +76,8 @@ void multiply() {
             float sum;
             std::memcpy(&sum, &s.bytes[c][m][4 * n], 4);
             for (int k = 0; k < s.shape.rows[b]; ++k)
-                for (int i = 0; i < 4; i += 2) sum += number(&s.bytes[a][m][4 * k + i]) * number(&s.bytes[b][k][4 * n + i]);
+                for (int i = 0; i < 4; i += 2)
+                    sum += number(&s.bytes[a][m][4 * k + i]) * number(&s.bytes[b][k][4 * n + i]);
             std::memcpy(&s.bytes[c][m][4 * n], &sum, 4);
         }
 }
