@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     figures: dict[str, Any] = {"threads": torch.get_num_threads(), "limits": dataclasses.asdict(limit)}
     try:
         if "siren" in options.only:  # first: its peers run with torch's own memory handling
-            figures["siren"] = siren_rows(dataclasses.replace(options.siren, repeats=options.repeats), limit)
+            figures["siren"] = siren_rows(options.siren, limit, options.repeats)
             print(siren_table(figures["siren"]))
         keep_memory()
         if "ops" in options.only:

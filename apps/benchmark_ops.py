@@ -1,4 +1,4 @@
-"""Every op on every backend: checked against float64 or the reference, then timed, beside this machine's limits."""
+"""Every op on every backend: checked against the reference, then timed, beside what torch reaches at most."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Task(NamedTuple):
     """What to time on a backend.
 
     run: the op on `Ops`; it returns what is compared. work: of what the rate counts. limit: how many of them a second
-    this machine's limit allows, for the format ("float32" or "bfloat16"), or None.
+    torch's limit (apps/measure.py) stands for, for the format ("float32" or "bfloat16"), or None.
     """
 
     name: str
@@ -253,7 +253,7 @@ def op_rows(options: OpOptions, limit: Limits, repeats: int) -> list[dict[str, A
 
 def op_table(rows: list[dict[str, Any]]) -> str:
     """The rows as text."""
-    lines = [f"{'op':<26}{'backend':<22}{'rate':>22}{'ratio':>9}{'of limit':>10}{'error':>10}"]
+    lines = [f"{'op':<26}{'backend':<22}{'rate':>22}{'ratio':>9}{'of torch':>10}{'error':>10}"]
     for line in rows:
         share = "" if line["share"] is None else f"{line['share']:.0%}"
         rate = f"{line['rate'] / 1e6:.2f} {line['unit']}"

@@ -24,8 +24,6 @@ class SirenOptions:
     """Points of a training step: 65536 is every pixel of 256 x 256."""
     jet_points: int = 16384
     """Points of a step on derivatives."""
-    repeats: int = 5
-    """Of every measurement; the best counts."""
 
 
 class Peer(nn.Module):
@@ -96,25 +94,25 @@ def peers() -> dict[str, nn.Module]:
     return found | {"siren-pytorch": SirenNet(2, 256, 1, 4, w0=30.0, w0_initial=30.0)}
 
 
-def fitting_of_peers(options: SirenOptions) -> list[dict[str, Any]]:
+def fitting_of_peers(options: SirenOptions, repeats: int) -> list[dict[str, Any]]:
     """Training steps a second of the peers on an image's values; the first one's are what ratios are of."""
     x, target = pixels(options)
     rows: list[dict[str, Any]] = []
     for name, network in peers().items():
         task = step_of(network, lambda network=network: (network(x) - target).square().mean())  # type: ignore[misc]
-        seconds = best(task, options.repeats)
+        seconds = best(task, repeats)
         rows.append(row("fit", name, seconds, rows[0]["seconds"] if rows else seconds, 0.0))
     return rows
 
 
-def fitting(options: SirenOptions, baseline: float) -> list[dict[str, Any]]:
+def fitting(options: SirenOptions, repeats: int, baseline: float) -> list[dict[str, Any]]:
     """Training steps a second of ours on an image's values."""
     x, target = pixels(options)
     ours, rows = networks(), []
     expected = Peer(next(iter(ours.values())))(x[:2048]).detach()
     for name, siren in ours.items():
         error = relative(siren(x[:2048]), expected)
-        seconds = best(step_of(siren, partial(siren.squared_error, x, target)), options.repeats)
+        seconds = best(step_of(siren, partial(siren.squared_error, x, target)), repeats)
         rows.append(row("fit", name, seconds, baseline, error))
     return rows
 
@@ -144,14 +142,14 @@ def places(options: SirenOptions) -> Tensor:
     return torch.rand(options.jet_points, 2, generator=torch.Generator().manual_seed(2)) * 2 - 1
 
 
-def differentiating_peer(options: SirenOptions, order: int) -> list[dict[str, Any]]:
+def differentiating_peer(options: SirenOptions, repeats: int, order: int) -> list[dict[str, Any]]:
     """Training steps a second on gradients (order 1), or on gradients and Laplacians (order 2), by differentiating."""
     x, peer = places(options), Peer(next(iter(networks().values())))
-    seconds = best(step_of(peer, lambda: peer_loss(peer, x, order)), max(2, options.repeats // 2))
+    seconds = best(step_of(peer, lambda: peer_loss(peer, x, order)), max(2, repeats // 2))
     return [row(ORDERS[order], "torch, differentiating", seconds, seconds, 0.0)]
 
 
-def differentiating(options: SirenOptions, order: int, baseline: float) -> list[dict[str, Any]]:
+def differentiating(options: SirenOptions, repeats: int, order: int, baseline: float) -> list[dict[str, Any]]:
     """The same of ours."""
     x, ours, rows = places(options), networks(), []
     few, forms, what = x[:1024], torch.eye(2)[None][: order - 1], ORDERS[order]
@@ -159,7 +157,7 @@ def differentiating(options: SirenOptions, order: int, baseline: float) -> list[
     for name, siren in ours.items():
         found = siren.jet(few, forms)
         error = relative(found.gradient[:, 0] if order == 1 else found.second[:, 0], expected)
-        seconds = best(step_of(siren, partial(jet_loss, siren, x, forms)), options.repeats)
+        seconds = best(step_of(siren, partial(jet_loss, siren, x, forms)), repeats)
         rows.append(row(what, name, seconds, baseline, error))
     return rows
 
@@ -171,13 +169,17 @@ def row(what: str, how: str, seconds: float, baseline: float, error: float) -> d
     return {"what": what, "how": how, "seconds": seconds, "ratio": baseline / seconds, "error": error}
 
 
-def siren_rows(options: SirenOptions, limit: Limits) -> list[dict[str, Any]]:
+def siren_rows(options: SirenOptions, limit: Limits, repeats: int) -> list[dict[str, Any]]:
     """All of it. The peers run first, and keep torch's own memory handling, as their own programs do."""
-    theirs = fitting_of_peers(options), differentiating_peer(options, 1), differentiating_peer(options, 2)
+    theirs = (
+        fitting_of_peers(options, repeats),
+        differentiating_peer(options, repeats, 1),
+        differentiating_peer(options, repeats, 2),
+    )
     keep_memory()  # ours run so, and theirs don't: their large arrays are fresh pages at every step
-    rows = theirs[0] + fitting(options, theirs[0][0]["seconds"])
+    rows = theirs[0] + fitting(options, repeats, theirs[0][0]["seconds"])
     for order in (1, 2):
-        rows += theirs[order] + differentiating(options, order, theirs[order][0]["seconds"])
+        rows += theirs[order] + differentiating(options, repeats, order, theirs[order][0]["seconds"])
     multiplications = sum(p.numel() for p in networks()["reference, float32"].weights)
     for line in rows:
         if line["what"] == "fit":  # forward, and two products of the same size backward

@@ -9,9 +9,10 @@ Every rule, in the order in which it is tried. "File units" are those of the pos
 3. The file names depths per photo (LLFF, NR-NeRF): near is 90% of their nearest bounds' 10th percentile (a few are
    always far too small), far 110% of their farthest bounds' 90th. The box covers the frusta between those depths and is
    scaled to fit [-1, 1]^3; far is then taken along the ray in the photos' corners.
-4. Cut-outs in a Blender file whose cameras look at [-1.5, 1.5]^3 from 2 to 12 units away (NeRF-synthetic) keep
-   their units and that box. Near and far as in 2.
-5. Cut-outs: the centre is the focus, the point nearest to all optical axes; the box holds the sphere that fills the
+4. Cut-outs (photos transparent around an object, or of one colour all along their edges) in a Blender file whose
+   cameras look at [-1.5, 1.5]^3 from 2 to 12 units away (NeRF-synthetic) keep their units and that box. Near and far
+   as in 2.
+5. Other cut-outs: the centre is the focus, the point nearest to all optical axes; the box holds the sphere that fills the
    photos. Near and far as in 2.
 6. Photos that look inward: the centre is the focus, and the 95th percentile of the cameras' distances from it becomes
    1; the box is [-1, 1]^3 and the background goes on beyond it. Inward means that the focus lies ahead of 4 of 5
@@ -51,7 +52,7 @@ class Bounds:
 
 
 def find_bounds(capture: Capture, cut_out: bool) -> Bounds:
-    """The module's rules applied to a capture. `cut_out`: the photos' background is transparent."""
+    """The module's rules applied to a capture. `cut_out`: the photos show an object before nothing, or a plain colour."""
     shots = [s for s in capture.shots if not s.test]
     poses = np.stack([s.pose for s in shots])
     if capture.transform is not None and capture.near_far is not None:

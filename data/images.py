@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,28 @@ def area_average(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
             return (total / np.float32(rows // height * (columns // width))).astype(np.float32)
         return blocks.mean(axis=(1, 3), dtype=np.float64).astype(np.float32)
     return _average_rows(_average_rows(pixels, height).swapaxes(0, 1), width).swapaxes(0, 1).astype(np.float32)
+
+
+PLAIN = 2  # gray levels by which a plain background's pixels may differ from its colour
+
+
+def plain_background(photos: Sequence[np.ndarray]) -> tuple[int, int, int] | None:
+    """The one colour behind an object that no photo's edge cuts, or None.
+
+    Args:
+        photos: "h w 3" uint8, of any sizes.
+
+    Returns:
+        the median of the photos' border pixels, where it is the colour of 95 % of them, and of half of every photo's.
+    """
+    borders = [np.concatenate([p[0], p[-1], p[1:-1, 0], p[1:-1, -1]]).astype(np.int16) for p in photos]
+    pixels = np.concatenate(borders)
+    colour = np.median(pixels, axis=0)
+    shares = [float((np.abs(border - colour) <= PLAIN).all(-1).mean()) for border in (pixels, *borders)]
+    if shares[0] < 0.95 or min(shares[1:]) < 0.5:
+        return None
+    red, green, blue = colour.round().astype(int).tolist()
+    return red, green, blue
 
 
 def composite(rgb: np.ndarray, opacity: np.ndarray | None, background: float) -> np.ndarray:

@@ -25,10 +25,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data import blender, colmap, llff, nerfies
-from data.bounds import find_bounds, move_poses
+from data.bounds import find_bounds, focus, move_poses
 from data.camera import Camera
 from data.errors import SceneError, mismatch
-from data.images import area_average, composite, read_mask, read_pixels, to_uint8
+from data.images import area_average, composite, plain_background, read_mask, read_pixels, to_uint8
 from data.shots import Capture, Shot, fit_lens
 
 _WHITE = (1.0, 1.0, 1.0)
@@ -62,7 +62,8 @@ class Scene:
     bounded          all that is visible lies in the box, before the background colour or `far`; False: photos
                      whose background goes on beyond the box
     points           points of the static background
-    background       colour behind everything (photos with alpha are composited on it); None: photos fill the frame
+    background       colour behind everything: photos with alpha are composited on it, others show it all along their edges;
+                     None: photos fill the frame
     moving           photos show different instants of something that moves
     up               mean of the cameras' y axes, unit length
     transform        takes the file's world to the scene's
@@ -145,7 +146,8 @@ def _assemble(capture: Capture, downscale: int) -> Scene:
     shots = capture.shots
     photos = _load_all(shots, capture.source, downscale)
     masks_are_alpha = any(p.cut_out for p in photos)
-    found = find_bounds(capture, masks_are_alpha)
+    background = _WHITE if masks_are_alpha else _plain_background(shots, photos)
+    found = find_bounds(capture, background is not None)
     if not (np.isfinite(found.box).all() and np.isfinite(found.transform).all() and 0 < found.near < found.far):
         raise mismatch(capture.source, "cameras", "poses that enclose a scene", f"near {found.near}, far {found.far}")
     poses = torch.from_numpy(move_poses(np.stack([s.pose for s in shots]), found.transform)).float()
@@ -171,15 +173,24 @@ def _assemble(capture: Capture, downscale: int) -> Scene:
         box=torch.from_numpy(found.box).float(),
         near=found.near,
         far=found.far,
-        bounded=found.bounded or masks_are_alpha,
+        bounded=found.bounded or background is not None,
         points=None if points is None else torch.from_numpy(points).float(),
-        background=_WHITE if masks_are_alpha else None,
+        background=background,
         moving=capture.moving,
         up=_up(poses),
         transform=torch.from_numpy(found.transform).float(),
         interpolate_test=capture.moving and not held_out <= trained,
         masks_are_alpha=masks_are_alpha,
     )
+
+
+def _plain_background(shots: Sequence[Shot], photos: Sequence[_Photo]) -> tuple[float, float, float] | None:
+    """The colour in [0, 1] behind an object that photos without alpha show whole, looking inward at it; else None."""
+    trained = [(s, p) for s, p in zip(shots, photos) if not s.test]
+    if any(p.mask is not None for p in photos) or focus(np.stack([s.pose for s, _ in trained])) is None:
+        return None
+    found = plain_background([p.image.numpy() for _, p in trained])
+    return None if found is None else (found[0] / 255, found[1] / 255, found[2] / 255)
 
 
 def _up(poses: Tensor) -> Tensor:

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from nerf.encoding import Frequency, HashGrid, SphericalHarmonics
 from nerf.kernels.backends import Ops, load
-from nerf.kernels.frame import GridField
+from nerf.kernels.frame import GridField, TruncatedExp
 from nerf.kernels.hash_encode import GridGeometry
-from nerf.kernels.shade import TruncatedExp
 from nerf.kernels.space import Space, to_unit
 from nerf.network import MLP
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nerf.kernels.composite import ray_of_sample
+from nerf.kernels.composite import offsets_of, ray_of_sample
 
 
 class Samples(NamedTuple):
@@ -32,13 +32,6 @@ class Samples(NamedTuple):
         index = kept.nonzero().squeeze(1)
         ray = self.ray[index]
         return Samples(self.t[index], self.dt[index], offsets_of(ray, rays), ray)
-
-
-def offsets_of(ray: Int[Tensor, "p"], rays: int) -> Int[Tensor, "r1"]:
-    """Where each ray's samples begin, from the sorted ray index of every sample."""
-    offsets = torch.zeros(rays + 1, dtype=torch.int64, device=ray.device)
-    torch.cumsum(torch.bincount(ray, minlength=rays), 0, out=offsets[1:])
-    return offsets
 
 
 def pack(t: Float[Tensor, "r s"], dt: Float[Tensor, "r s"]) -> Samples:

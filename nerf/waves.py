@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nerf.kernels.composite import offsets_of
 from nerf.kernels.frame import Seen
 from nerf.model import MarchConfig, SceneModel
 from nerf.rays import Rays
-from nerf.samples import Samples, offsets_of
+from nerf.samples import Samples
 from nerf.volume import course, gather, march, plain_field
 
 WAVE = 24  # samples that every ray still under way is given at once

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from data import blender
+from data.images import plain_background
 from data.scene import Scene, load_scene
 from tests import trees
 
@@ -119,6 +120,32 @@ def test_cut_outs(tmp_path: Path) -> None:
     assert set(frame.mask.unique().tolist()) == {0, 255}
     assert (frame.image[frame.mask == 0] == 255).all()
     assert scene.box.tolist() == [[-1.5] * 3, [1.5] * 3] and torch.equal(scene.transform, torch.eye(4))
+
+
+@pytest.mark.parametrize("paint", [(255, 255, 255), (12, 90, 33)])
+def test_one_colour_all_along_the_edges_is_a_background(tmp_path: Path, paint: tuple[int, int, int]) -> None:
+    """A Blender scene whose photos were put on a colour before they were given to us: bounded as with its alpha."""
+    tree = trees.write_blender(tmp_path)
+    expected = load_scene(tmp_path)
+    for name in tree.names:
+        file = tmp_path / f"photos/{name}.png"
+        behind = Image.new("RGBA", (trees.WIDTH, trees.HEIGHT), (*paint, 255))
+        Image.alpha_composite(behind, Image.open(file)).convert("RGB").save(file)
+    scene = load_scene(tmp_path)
+    assert scene.background == pytest.approx([c / 255 for c in paint]) and scene.bounded
+    assert not scene.masks_are_alpha and all(f.mask is None for f in scene.train + scene.test)
+    assert torch.equal(scene.box, expected.box) and (scene.near, scene.far) == (expected.near, expected.far)
+
+
+@pytest.mark.parametrize("share, plain", [(0.02, True), (0.1, False)])
+def test_edges_that_an_object_crosses_are_no_background(share: float, plain: bool) -> None:
+    photos = [np.full((20, 30, 3), 200, np.uint8) for _ in range(5)]
+    photos[0][0, :: round(1 / (5 * share) / 3)] = 10  # the top row is 30 of a photo's 96 border pixels
+    for photo in photos:
+        photo[5:15, 5:25] = 60  # inside, nothing matters
+        photo[-1] += np.arange(30, dtype=np.uint8)[:, None] % 3  # noise
+    assert (plain_background(photos) == (200, 200, 200)) == plain
+    assert plain_background([*photos[1:], np.zeros((20, 30, 3), np.uint8)]) is None
 
 
 def test_opaque_alpha_is_no_mask(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import subprocess
 
@@ -35,6 +36,10 @@ def library(tmp_path_factory):
 def emulated(library, monkeypatch):
     monkeypatch.setattr(cpu_library, "built", lambda: {"v4bf16": library})
     yield from use_level("v4bf16", monkeypatch)
+
+
+def test_it_is_tiles_that_are_tested(library):
+    assert ctypes.CDLL(str(library)).nerf_mlp_has_tiles() == 1
 
 
 @pytest.mark.parametrize("activation", ["none", "relu", "softplus", "sigmoid"])

@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
-from nerf.kernels import cpu, shade
+from nerf.kernels import cpu, frame, shade
 from nerf.kernels.cpu_library import multiplies_bfloat16
 from nerf.kernels.frame import GridField
+from nerf.kernels.hash_encode import hash_encode
 from nerf.kernels.space import Space
 from tests.cpu_levels import MARKS, error, packed_samples
 from tests.test_nerf_kernels_frame import make_field, make_rays
@@ -49,7 +50,7 @@ def test_reference_is_the_slow_loop():
             y = (origins[r] + directions[r] * t[i] - torch.tensor(SPACE.center)) / SPACE.half
             norm = max(1.0, float(y.abs().max()))
             unit = ((2 - 1 / norm) * (y / norm) + 2) / 4
-            h = shade.hash_encode(unit[None], field.table, field.geometry)[0]
+            h = hash_encode(unit[None], field.table, field.geometry)[0]
             for k, (w, b) in enumerate(zip(field.density_weights, field.density_biases)):
                 h = w @ h + b if k == len(field.density_weights) - 1 else torch.relu(w @ h + b)
             density = math.exp(float(h[0]) + field.density_bias) * field.density_scale
@@ -73,7 +74,8 @@ def test_reference_is_the_slow_loop():
 @pytest.mark.parametrize("background", [None, "one", "each"])
 def test_cpu_is_the_reference(level, near, background, monkeypatch):
     if multiplies_bfloat16():  # what its products round is the network's test; here both ask the same network
-        monkeypatch.setattr(shade, "mlp", cpu.mlp)
+        for module in (shade, frame):
+            monkeypatch.setattr(module, "mlp", cpu.mlp)
     for count in (0, 1, 65, 400):
         field = make_field()
         arguments = make(count, field)

@@ -21,7 +21,7 @@ SPHERES = [  # centre, radius, colour
     ((-0.5, 0.5, 0.3), 0.25, (50, 70, 230)),
     ((0.1, -0.6, -0.3), 0.3, (230, 200, 30)),
 ]
-SKY = (90, 120, 150)
+SKY = (90, 120, 150)  # in the middle: it grows lighter from left to right, as none behind a plain background does
 
 
 def poses(count: int = 12, distance: float = 3.0, up: tuple[float, float, float] = (0, 0, 1)) -> list[np.ndarray]:
@@ -59,8 +59,15 @@ def shade(origin: np.ndarray, direction: np.ndarray, scale: float = 1.0) -> tupl
     return colour
 
 
+def sky(column: int) -> tuple[int, int, int]:
+    """The colour behind everything in photos without alpha."""
+    lighter = round(20 * (2 * (column + 0.5) / WIDTH - 1))
+    red, green, blue = SKY
+    return red + lighter, green + lighter, blue + lighter
+
+
 def photo(pose: np.ndarray, alpha: bool = False, scale: float = 1.0) -> Image.Image:
-    """The world seen from a pose: RGBA with a clear sky, or RGB with a plain one."""
+    """The world seen from a pose: RGBA with a clear sky, or RGB with a `sky`."""
     pixels = np.zeros((HEIGHT, WIDTH, 4 if alpha else 3), np.uint8)
     for row in range(HEIGHT):
         for column in range(WIDTH):
@@ -68,7 +75,7 @@ def photo(pose: np.ndarray, alpha: bool = False, scale: float = 1.0) -> Image.Im
             if alpha:
                 pixels[row, column] = (0, 0, 0, 0) if colour is None else (*colour, 255)
             else:
-                pixels[row, column] = SKY if colour is None else colour
+                pixels[row, column] = sky(column) if colour is None else colour
     return Image.fromarray(pixels)
 
 

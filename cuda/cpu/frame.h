@@ -24,6 +24,13 @@ struct Limits {
     float stop, faint;
 };
 
+constexpr float highest_raw = 60, steepest_raw = 15;  // HIGHEST_RAW, STEEPEST_RAW in nerf/kernels
+
+SHARED_FN V density_of(V raw, float bias, float scale) {
+    raw = raw + bias;
+    return simd::exp_(raw > highest_raw ? V{} + highest_raw : raw) * scale;  // a NaN stays one
+}
+
 // What a wave knows of its samples.
 struct Wave {
     static constexpr int capacity = 2048, least = 8, most = 64;  // samples; of one ray
@@ -78,9 +85,7 @@ void ask(const Field& field, const mlp::Network<F>& network, Wave& wave, int sam
     mlp::forward_rows(network, samples, wave.encoded.data(), wave.features.data());
     for (int i = 0; i < samples; ++i) wave.density[i] = wave.features[static_cast<int64_t>(i) * wave.width];
     for (int i = 0; i < samples; i += simd::lanes<float>) {
-        V raw = simd::load<V>(&wave.density[i]) + field.density_bias;
-        raw = raw > 60.f ? V{} + 60.f : raw;  // a NaN stays one
-        const V density = simd::exp_(raw) * field.density_scale;
+        const V density = density_of(simd::load<V>(&wave.density[i]), field.density_bias, field.density_scale);
         const V thickness = density * simd::load<V>(&wave.dt[i]);
         simd::store(&wave.density[i], density);
         simd::store(&wave.absorbs[i], -simd::expm1_(-thickness));
@@ -95,8 +100,8 @@ struct Going {
     double light = 1;
 };
 
-// Marches rays [first, end) and calls see(ray of the task, index in the wave, light before it) for every sample that
-// light reaches, ray by ray within a wave, then after(wave) once a wave.
+// Marches rays [first, end) and calls see(index in the wave, light before it) for every sample that light reaches, ray by
+// ray within a wave, then after() once a wave.
 template <class F, class See, class After>
 void walk(const marching::Call& rays, const Field& field, const mlp::Network<F>& network, float stop, int64_t first,
           int64_t end, Wave& wave, See&& see, After&& after) {

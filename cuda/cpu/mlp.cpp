@@ -58,6 +58,15 @@ EXPORT int nerf_mlp_has_bfloat16() {
 #endif
 }
 
+// Whether those products are of AMX's tiles.
+EXPORT int nerf_mlp_has_tiles() {
+#if defined(SIMD_AMX)
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 // weights: depth matrices, outputs by inputs. biases: null, or depth vectors.
 EXPORT const char* nerf_mlp(int threads, int format, int64_t points, int depth, const int32_t* widths, int activation,
                             int output_activation, double omega, const void* const* weights, const void* const* biases,

@@ -4,6 +4,8 @@
 
 namespace {
 
+using frame::steepest_raw, frame::V;
+
 constexpr int64_t task_samples = 2048;
 
 template <class Fn>
@@ -12,8 +14,6 @@ void for_samples(int threads, int64_t samples, Fn&& fn) {
         for (int64_t i = task * task_samples; i < std::min(samples, (task + 1) * task_samples); ++i) fn(i);
     });
 }
-
-constexpr float highest_raw = 60, steepest_raw = 15;  // HIGHEST_RAW, STEEPEST_RAW in nerf/kernels
 
 }  // namespace
 
@@ -35,7 +35,6 @@ EXPORT const char* nerf_color_inputs(int threads, int64_t samples, const int64_t
                                      float* inputs) {
     return guarded([&] {
         const float b = static_cast<float>(bias), s = static_cast<float>(scale);
-        using V = simd::vec<float>;
         threads::parallel_for(threads, (samples + task_samples - 1) / task_samples, [&](int64_t task) {
             const int64_t first = task * task_samples, end = std::min(samples, first + task_samples);
             for (int64_t i = first; i < end; ++i) {
@@ -48,8 +47,7 @@ EXPORT const char* nerf_color_inputs(int threads, int64_t samples, const int64_t
                 V raw = {};
                 const size_t bytes = std::min<int64_t>(simd::lanes<float>, end - i) * sizeof(float);
                 std::memcpy(&raw, density + i, bytes);
-                raw = raw + b;
-                raw = simd::exp_(raw > highest_raw ? V{} + highest_raw : raw) * s;
+                raw = frame::density_of(raw, b, s);
                 std::memcpy(density + i, &raw, bytes);
             }
         });
@@ -74,7 +72,6 @@ EXPORT const char* nerf_feature_gradient(int threads, int64_t samples, int featu
                                          float* to_features) {
     return guarded([&] {
         const float b = static_cast<float>(bias), s = static_cast<float>(scale);
-        using V = simd::vec<float>;
         threads::parallel_for(threads, (samples + task_samples - 1) / task_samples, [&](int64_t task) {
             const int64_t first = task * task_samples, end = std::min(samples, first + task_samples);
             for (int64_t i = first; i < end; i += simd::lanes<float>) {

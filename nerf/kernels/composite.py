@@ -24,6 +24,13 @@ def ray_of_sample(offsets: Int[Tensor, "r1"], samples: int) -> Int[Tensor, "p"]:
     return torch.repeat_interleave(rays, offsets.diff(), output_size=samples)
 
 
+def offsets_of(ray: Int[Tensor, "p"], rays: int) -> Int[Tensor, "r1"]:
+    """Where each ray's samples begin, from the sorted ray index of every sample."""
+    offsets = torch.zeros(rays + 1, dtype=torch.int64, device=ray.device)
+    torch.cumsum(torch.bincount(ray, minlength=rays), 0, out=offsets[1:])
+    return offsets
+
+
 def transmittance(
     density: Float[Tensor, "p"], dt: Float[Tensor, "p"], offsets: Int[Tensor, "r1"]
 ) -> Float[Tensor, "p"]:

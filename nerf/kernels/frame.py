@@ -15,6 +15,21 @@ from nerf.kernels.mlp import mlp
 from nerf.kernels.space import Space, to_unit
 
 HIGHEST_RAW = 60.0  # exp of more is no float32
+STEEPEST_RAW = 15.0  # beyond it the exponential's gradient grows no more
+
+
+class TruncatedExp(torch.autograd.Function):
+    """exp whose gradient stops growing at exp(15), so that one wild sample can't end a run."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.exp(x.clamp(max=HIGHEST_RAW))
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * torch.exp(x.clamp(-STEEPEST_RAW, STEEPEST_RAW))
 
 
 class Course(NamedTuple):
@@ -64,6 +79,12 @@ class Seen(NamedTuple):
     opacity: Float[Tensor, "r"]
 
 
+def ask(x_unit: Float[Tensor, "p 3"], field: GridField) -> tuple[Float[Tensor, "p"], Float[Tensor, "p g"]]:
+    """Density and the density network's outputs at points of the unit cube, differentiable in the field."""
+    features = mlp(hash_encode(x_unit, field.table, field.geometry), field.density_weights, field.density_biases)
+    return TruncatedExp.apply(features[:, 0] + field.density_bias) * field.density_scale, features
+
+
 class _Asked(NamedTuple):
     """All samples of a march, and what the field and the light say of them."""
 
@@ -76,13 +97,11 @@ class _Asked(NamedTuple):
     light: Tensor
 
 
-def _ask(origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, course: Course, field: GridField) -> _Asked:
+def _asked(origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, course: Course, field: GridField) -> _Asked:
     t, dt, offsets = march(origins, directions, near, far, *course)
     ray = composite.ray_of_sample(offsets, len(t))
     x_unit = to_unit(origins[ray] + directions[ray] * t[:, None], course.space)
-    encoded = hash_encode(x_unit, field.table, field.geometry)
-    features = mlp(encoded, field.density_weights, field.density_biases)
-    density = field.density_scale * (features[:, 0] + field.density_bias).clamp(max=HIGHEST_RAW).exp()
+    density, features = ask(x_unit, field)
     return _Asked(t, dt, ray, x_unit, features, density, composite.transmittance(density, dt, offsets))
 
 
@@ -108,15 +127,13 @@ def look(
         values: the occupancy grid's cells. Each is raised, in place, to the largest density * value_scale of the samples
             in it that light reaches, kept or not.
     """
-    t, dt, ray, x_unit, _, density, light = _ask(origins, directions, near, far, course, field)
+    t, dt, ray, x_unit, _, density, light = _asked(origins, directions, near, far, course, field)
     lit = light > stop
     if values is not None:
         cell = cell_index(x_unit[lit], course.resolution).long()
         values.scatter_reduce_(0, cell, density[lit] * value_scale, "amax")
     kept = lit & (density * dt > faint)
-    offsets = torch.zeros(len(near) + 1, dtype=torch.int64, device=near.device)
-    torch.cumsum(torch.bincount(ray[kept], minlength=len(near)), 0, out=offsets[1:])
-    return Looked(t[kept], dt[kept], offsets, ray[kept], int(lit.sum()))
+    return Looked(t[kept], dt[kept], composite.offsets_of(ray[kept], len(near)), ray[kept], int(lit.sum()))
 
 
 @torch.no_grad()
@@ -138,7 +155,7 @@ def frame(
         stop: as in `look`; nothing is seen of samples behind it.
         faint: share of a ray from which a sample is seen.
     """
-    t, dt, ray, _, features, density, light = _ask(origins, directions, near, far, course, field)
+    t, dt, ray, _, features, density, light = _asked(origins, directions, near, far, course, field)
     weights = light * -torch.expm1(-density * dt)
     seen = (light > stop) & (weights > faint)
     ray, share = ray[seen], weights[seen][:, None]

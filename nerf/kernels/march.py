@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from nerf.kernels.composite import offsets_of
 from nerf.kernels.space import Space, to_unit
 
 BLOCK = 8  # steps that the dilated grid can rule out at once
@@ -100,6 +101,4 @@ def march(
     kept &= occupied[cell_index(to_unit(origins[ray] + directions[ray] * t[:, None], space), resolution)]
     u, t, ray = u[kept], t[kept], ray[kept]
     dt = steps_to_distance(u + 1, step, cone) - steps_to_distance(u, step, cone)
-    offsets = torch.zeros(len(near) + 1, dtype=torch.int64, device=near.device)
-    torch.cumsum(torch.bincount(ray, minlength=len(near)), 0, out=offsets[1:])
-    return Marched(t, dt, offsets)
+    return Marched(t, dt, offsets_of(ray, len(near)))

@@ -9,12 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nerf.kernels.composite import Composited, composite
-from nerf.kernels.frame import HIGHEST_RAW, GridField
-from nerf.kernels.hash_encode import hash_encode
+from nerf.kernels.frame import GridField, ask
 from nerf.kernels.mlp import mlp
 from nerf.kernels.space import Space, to_unit
-
-STEEPEST_RAW = 15.0  # beyond it the exponential's gradient grows no more
 
 
 class Shaded(NamedTuple):
@@ -22,20 +19,6 @@ class Shaded(NamedTuple):
 
     out: Composited
     density: Float[Tensor, "p"]
-
-
-class TruncatedExp(torch.autograd.Function):
-    """exp whose gradient stops growing at exp(15), so that one wild sample can't end a run."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return torch.exp(x.clamp(max=HIGHEST_RAW))
-
-    @staticmethod
-    def backward(ctx, grad):
-        (x,) = ctx.saved_tensors
-        return grad * torch.exp(x.clamp(-STEEPEST_RAW, STEEPEST_RAW))
 
 
 class NearGradients(torch.autograd.Function):
@@ -80,8 +63,7 @@ def shade(
         as `composite`, differentiable in the field's table, weights and biases.
     """
     x_unit = to_unit(origins.index_select(0, ray) + directions.index_select(0, ray) * t[:, None], space)
-    features = mlp(hash_encode(x_unit, field.table, field.geometry), field.density_weights, field.density_biases)
-    density = TruncatedExp.apply(features[:, 0] + field.density_bias) * field.density_scale
+    density, features = ask(x_unit, field)
     inputs = torch.cat([features, view.index_select(0, ray)], dim=1)
     rgb = mlp(inputs, field.color_weights, field.color_biases, "relu", "sigmoid")
     seen = density.detach()
