@@ -36,7 +36,7 @@ class SceneOptions:
 
 
 def scene_rows(options: SceneOptions) -> list[dict[str, Any]]:
-    """Train for every budget and measure. Raises ConfigError for a budget that is no time."""
+    """Train for every budget and measure. Raises ConfigError for a budget that is no time, and where nothing is held out."""
     assert options.path is not None
     budgets = []
     for text in options.budgets:
@@ -45,6 +45,8 @@ def scene_rows(options: SceneOptions) -> list[dict[str, Any]]:
             raise ConfigError(f"--scene.budgets: expected times such as 90s or 5m, found {text!r}")
         budgets.append(found)
     scene = load_scene(options.path, options.downscale)
+    if not scene.test:
+        raise ConfigError(f"--scene.path: expected photos of which some are held out, found none in {options.path}")
     print(scene.summary())
     rows = [measured(scene, options, budget) for budget in budgets]
     if options.plot is not None:
@@ -65,11 +67,11 @@ def measured(scene: Scene, options: SceneOptions, budget: float) -> dict[str, An
     bar.close()
     model = trainer.model.eval()
     metrics = evaluate(model, scene)
-    frame = scene.test[0] if scene.test else scene.train[0]
+    frame = scene.test[0]
     began = time.perf_counter()
     render_image(model, frame.camera, frame.time if model.warp is not None else None)
     return {
-        "seconds": trainer.seconds, "psnr": metrics.get("psnr"), "ssim": metrics.get("ssim"), "steps": trainer.step,
+        "seconds": trainer.seconds, "psnr": metrics["psnr"], "ssim": metrics["ssim"], "steps": trainer.step,
         "rays_per_second": rays / trainer.seconds, "samples_per_second": trainer.visited / trainer.seconds,
         "view_seconds": time.perf_counter() - began, "width": frame.camera.width, "height": frame.camera.height,
         "backend": trainer.config.backend,
@@ -80,13 +82,9 @@ def scene_table(rows: list[dict[str, Any]]) -> str:
     """The rows as text."""
     lines = [f"{'training':>9}{'PSNR':>10}{'SSIM':>8}{'steps':>8}{'k rays/s':>10}{'M samples/s':>13}{'s/view':>9}"]
     for row in rows:
-        psnr, ssim = (
-            f"{row[key]:.{digits}f}" if row[key] is not None else "-" for key, digits in (("psnr", 2), ("ssim", 3))
-        )
+        quality = f"{row['psnr']:>7.2f} dB{row['ssim']:>8.3f}"
         rates = f"{row['rays_per_second'] / 1e3:>10.1f}{row['samples_per_second'] / 1e6:>13.2f}"
-        lines.append(
-            f"{row['seconds']:>7.0f} s{psnr:>7} dB{ssim:>8}{row['steps']:>8}{rates}{row['view_seconds']:>9.2f}"
-        )
+        lines.append(f"{row['seconds']:>7.0f} s{quality}{row['steps']:>8}{rates}{row['view_seconds']:>9.2f}")
     return "\n".join(lines)
 
 

@@ -10,11 +10,12 @@ import sys
 import pytest
 import torch
 
-from apps import benchmark_ops
+from apps import benchmark_ops, benchmark_scene
 from apps.benchmark_ops import OpOptions, op_rows, op_table, tasks
 from apps.benchmark_scene import SceneOptions, scene_rows, scene_table
 from apps.benchmark_siren import Peer, differentiated_twice, row
 from apps.measure import Limits
+from data.scene import load_scene
 from nerf.config import ConfigError
 from nerf.kernels import Ops, available, load
 from siren.network import Siren, SirenConfig
@@ -85,7 +86,7 @@ def test_shares_are_of_the_limits():
         assert f"{line['rate'] / 1e6:.2f} {line['unit']}" in op_table(rows) and line["rate"] > 0
 
 
-def test_a_scene_is_trained_for_every_budget(tmp_path):
+def test_a_scene_is_trained_for_every_budget(tmp_path, monkeypatch):
     scene = tmp_path / "scene"
     write_blender(scene)
     plot = tmp_path / "curve.png"
@@ -95,6 +96,10 @@ def test_a_scene_is_trained_for_every_budget(tmp_path):
     assert plot.read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(ConfigError, match=r"--scene\.budgets: expected times"):
         scene_rows(SceneOptions(scene, ("soon",)))
+    loaded = dataclasses.replace(load_scene(scene), test=[])
+    monkeypatch.setattr(benchmark_scene, "load_scene", lambda *_: loaded)
+    with pytest.raises(ConfigError, match=r"--scene\.path: expected photos of which some are held out"):
+        scene_rows(SceneOptions(scene, ("1s",)))
 
 
 def test_the_command_prints_what_it_writes(tmp_path):
