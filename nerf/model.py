@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from data.scene import Scene
 from nerf.field import HashField, HashFieldConfig, NerfField, NerfFieldConfig, build_field
 from nerf.kernels.backends import Ops, load
+from nerf.kernels.frame import Motion
 from nerf.kernels.space import Space
 from nerf.occupancy import OccupancyConfig, OccupancyGrid
 from nerf.rig import find_focus
@@ -167,6 +168,19 @@ class SceneModel(nn.Module):
         if self.warp is None or code is None:
             return x_world
         return self.warp(x_world, code, float(self.annealed) if bands is None else bands)
+
+    def motion(self, time: float, size: int | None = None) -> Motion | None:
+        """The warp at an instant as `render_waves` takes it, with the bands that training had last; None: it can't.
+
+        It is known where the occupancy grid holds anything now, at `size` lattice points an axis. Default: 65, and twice
+        as fine for each band that the warp has beyond six (up to 257).
+        """
+        if self.warp is None or not self.warp.bakes or self.occupancy is None or self.field.grid_field() is None:
+            return None
+        if size is None:
+            size = 64 * 2 ** min(max(math.ceil(float(self.annealed)) - 6, 0), 2) + 1
+        code = self.warp_codes.at(torch.tensor([time]))[0]
+        return self.warp.bake(code, float(self.annealed), size, self.occupancy.corners(size))
 
     def view(self, directions: Float[Tensor, "r 3"], appearance: Float[Tensor, "r a"] | None) -> Float[Tensor, "r v"]:
         """What colour depends on beside the place, per ray, as far as training has let it in."""

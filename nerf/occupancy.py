@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from nerf.kernels.march import cell_index, dilation
@@ -83,6 +83,22 @@ class OccupancyGrid(nn.Module):
         limit = min(self.config.threshold, float(self.values.mean()))
         self.occupied.copy_(self._dilate(self.values > limit, self.config.grow))
         self.dilated.copy_(self._dilate(self.occupied, self.grow))
+
+    @torch.no_grad()
+    def corners(self, size: int) -> Bool[Tensor, "n n n"]:
+        """Corners, z, y, x, of the cells of a lattice over the space's cube in which an occupied cell lies, if only partly.
+
+        Args:
+            size: lattice points along an axis, both walls included.
+        """
+        n, wall = self.config.resolution, 2.0 if self.space.contract else 1.0
+        middle = ((torch.arange(n) + 0.5) / n * 2 - 1) * wall  # along an axis, in half sides of the cube
+        inside = middle.abs() < 1 + wall / n
+        near = ((middle[inside, None] - torch.linspace(-1, 1, size)).abs() < 2 / (size - 1) + wall / n).float()
+        found = self.occupied.view(n, n, n)[inside][:, inside][:, :, inside].float()
+        for _ in range(3):  # from the first axis' cells to the last axis' corners, once for every axis
+            found = torch.tensordot(found, near, dims=([0], [0]))
+        return found > 0
 
     def _dilate(self, cells: Tensor, by: int) -> Tensor:
         """The cells and all that lie at most `by` cells from one of them along each axis."""

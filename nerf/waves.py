@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nerf.kernels.composite import offsets_of
-from nerf.kernels.frame import Seen
+from nerf.kernels.frame import Motion, Seen
 from nerf.model import MarchConfig, SceneModel
 from nerf.rays import Rays
 from nerf.samples import Samples
@@ -18,22 +18,28 @@ FAINT = 1e-4  # share of a ray below which a sample's colour isn't asked for
 
 
 @torch.no_grad()
-def render_waves(model: SceneModel, rays: Rays, background: Float[Tensor, "1 3"] | None) -> Seen:
+def render_waves(
+    model: SceneModel, rays: Rays, background: Float[Tensor, "1 3"] | None, motion: Motion | None = None
+) -> Seen:
     """The picture of `render_rays` for a marched model, but for light behind MarchConfig.stop and samples below FAINT.
+
+    Args:
+        motion: what the warp does at the instant of all rays (`SceneModel.motion`): a hash grid's field is then asked at
+            once, behind it, rather than wave by wave behind the warp itself.
 
     Returns:
         what rays see, with the background behind it.
     """
     config, grid = model.config.sampling, model.occupancy
     assert isinstance(config, MarchConfig) and grid is not None
-    plain = plain_field(model, rays)
+    plain = plain_field(model, rays) if motion is None else model.field.grid_field()
     if plain is None:
         seen = _bent(model, config, rays)
     else:
         along = course(model, rays, grid.occupied, float(grid.coarsen))
         view = model.view(rays.directions, rays.appearance)
         ends = rays.origins, rays.directions, rays.near, rays.far
-        seen = model.ops.frame(*ends, along, plain, view, config.stop, FAINT)
+        seen = model.ops.frame(*ends, along, plain, view, config.stop, FAINT, motion)
     return seen if background is None else seen._replace(rgb=seen.rgb + (1 - seen.opacity)[:, None] * background)
 
 

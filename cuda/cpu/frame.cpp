@@ -147,8 +147,8 @@ struct Layers {  // a network as the caller gives it
     const auto call = marching::make_call(origins, directions, start, count, occupied, dilated, resolution, contract, \
                                           numbers);                                                                   \
     const auto number = [&](int i) { return static_cast<float>(numbers[i]); };                                        \
-    const Field field = {                                                                                             \
-        {1, 0, levels, features, resolutions, dense, first_rows, nullptr}, table, number(6), number(7)};              \
+    Field field = {                                                                                                   \
+        {1, 0, levels, features, resolutions, dense, first_rows, nullptr}, table, number(6), number(7), {}};          \
     const Limits limits = {number(8), number(9)};                                                                     \
     const Layers layers = {depth, widths, weights, biases};
 
@@ -184,11 +184,14 @@ EXPORT const char* nerf_look_take(int threads, void* found, float* t, float* dt,
     });
 }
 
-// The colour network's inputs are the density network's outputs and then the ray's row of `view`.
-EXPORT const char* nerf_frame(FRAME_ARGUMENTS, int colour_depth, const int32_t* colour_widths,
-                              const void* const* colour_weights, const void* const* colour_biases, const float* view,
-                              float* rgb, float* ray_depth, float* opacity) {
+// lattice: size^3 displacements, size at least 2; or null. The colour network's inputs are the density network's outputs
+// and then the ray's row of `view`.
+EXPORT const char* nerf_frame(FRAME_ARGUMENTS, const float* lattice, int size, int colour_depth,
+                              const int32_t* colour_widths, const void* const* colour_weights,
+                              const void* const* colour_biases, const float* view, float* rgb, float* ray_depth,
+                              float* opacity) {
     FRAME_PARTS
+    field.motion = {lattice, size};
     return mlp::with_format(format, [&](auto f) {
         using F = decltype(f);
         if constexpr (std::is_same_v<typename F::real, float>) {

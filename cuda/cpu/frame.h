@@ -1,9 +1,9 @@
 // Rays through an occupancy grid and a hash grid's field without gradients: what `look` and `frame` share. See
 // nerf/kernels/frame.py for the definitions.
 //
-// A task takes some rays. They are marched, then advance in waves, a few samples of each ray under way at a time: all of
-// a wave's samples go through the grid level by level and through the network together, and rays that no light goes on
-// along drop out. What a ray gets does not depend on the others, nor on the number of threads.
+// A task takes some rays. They advance in waves, a few samples of each ray under way at a time, marched no farther than
+// that: all of a wave's samples go through the grid level by level and through the network together, and rays that no
+// light goes on along drop out. What a ray gets does not depend on the others, nor on the number of threads.
 #pragma once
 
 #include "hash_cells.h"
@@ -14,10 +14,16 @@ namespace frame {
 
 using V = simd::vec<float>;
 
+struct Motion {  // nerf.kernels.frame.Motion
+    const float* lattice;  // size^3 points x 3; null: nothing moves
+    int size;
+};
+
 struct Field {
     hash::Call<float> grid;  // of no points
     const float* table;
     float density_bias, density_scale;
+    Motion motion;  // of points, before they are taken to the grid's cube
 };
 
 struct Limits {
@@ -53,10 +59,37 @@ struct Wave {
     }
 };
 
-inline void to_unit(const marching::Space& space, const float* origin, const float* direction, float t, float* unit) {
+// Moves a point whose cube is [-1, 1]^3.
+inline void move(const Motion& motion, float* y) {
+    using Four = simd::vector<float, 4>;
+    const int cells = motion.size - 1;
+    int cell[3];
+    float low[3], high[3];
+    for (int a = 0; a < 3; ++a) {
+        if (!(std::abs(y[a]) < 1)) return;  // a NaN stays where it is
+        const float place = (y[a] + 1) * (0.5f * static_cast<float>(cells));
+        cell[a] = std::min(static_cast<int>(place), cells - 1);
+        high[a] = place - static_cast<float>(cell[a]), low[a] = 1 - high[a];
+    }
+    const int64_t row = motion.size * int64_t{3}, slice = row * motion.size;
+    const float* from = motion.lattice + cell[2] * slice + cell[1] * row + cell[0] * int64_t{3};
+    // A cell's two corners along x are six numbers in a row: two registers hold them, and neither reads past them.
+    Four left{}, right{};
+    for (int k = 0; k < 4; ++k) {
+        const float* six = from + (k & 1) * row + (k >> 1) * slice;
+        const Four weight = simd::splat<Four>((k & 1 ? high[1] : low[1]) * (k >> 1 ? high[2] : low[2]));
+        left = simd::fma(simd::load<Four>(six), weight, left);
+        right = simd::fma(simd::load<Four>(six + 2), weight, right);
+    }
+    for (int a = 0; a < 3; ++a) y[a] += left[a] * low[0] + right[a + 1] * high[0];
+}
+
+inline void to_unit(const marching::Space& space, const float* origin, const float* direction, float t, float* unit,
+                    const Motion& motion = {}) {
     const float scale = 1 / space.half;
     float y[3], norm = 1;
     for (int a = 0; a < 3; ++a) y[a] = (origin[a] + direction[a] * t - space.center[a]) * scale;
+    if (motion.lattice) move(motion, y);
     if (!space.contract) {
         for (int a = 0; a < 3; ++a) unit[a] = y[a] * 0.5f + 0.5f;
         return;
@@ -95,8 +128,9 @@ void ask(const Field& field, const mlp::Network<F>& network, Wave& wave, int sam
 
 // One ray of a task under way.
 struct Going {
-    int ray;             // of the task
-    int64_t next, end;   // samples of the task's march
+    int ray;                    // of the task
+    float marched = 0;          // steps
+    int64_t next = 0, end = 0;  // samples of the task's march
     double light = 1;
 };
 
@@ -107,11 +141,8 @@ void walk(const marching::Call& rays, const Field& field, const mlp::Network<F>&
           int64_t end, Wave& wave, See&& see, After&& after) {
     marching::Samples marched;
     std::vector<Going> going;
-    for (int64_t r = first; r < end; ++r) {
-        const int64_t before = marched.kept;
-        marching::march_ray(rays, r, marched);
-        if (marched.kept > before) going.push_back({static_cast<int>(r - first), before, marched.kept});
-    }
+    for (int64_t r = first; r < end; ++r)
+        if (rays.count[r] > 0) going.push_back({static_cast<int>(r - first)});
     wave.width = network.layers.back().out;
     while (!going.empty()) {
         // Few rays left: more of each, so that the field is still asked for many samples at once.
@@ -119,12 +150,17 @@ void walk(const marching::Call& rays, const Field& field, const mlp::Network<F>&
         const int each = std::min(Wave::most, std::max(Wave::least, share));
         wave.grow(each * going.size(), field.grid.width());
         int count = 0;
-        for (const Going& ray : going) {
-            const int64_t row = (first + ray.ray) * 3;
-            const float *origin = rays.origins + row, *direction = rays.directions + row;
+        for (Going& ray : going) {
+            const int64_t index = first + ray.ray;
+            for (; ray.next == ray.end && ray.marched < rays.count[index]; ray.marched += marching::stretch) {
+                ray.next = marched.kept;
+                marching::march_stretch(rays, index, ray.marched, marched);
+                ray.end = marched.kept;
+            }
+            const float *origin = rays.origins + index * 3, *direction = rays.directions + index * 3;
             for (int64_t i = ray.next; i < std::min(ray.end, ray.next + each); ++i, ++count) {
                 wave.ray[count] = ray.ray, wave.t[count] = marched.t[i], wave.dt[count] = marched.dt[i];
-                to_unit(rays.space, origin, direction, marched.t[i], &wave.x[3 * count]);
+                to_unit(rays.space, origin, direction, marched.t[i], &wave.x[3 * count], field.motion);
             }
         }
         ask(field, network, wave, count);
@@ -139,7 +175,8 @@ void walk(const marching::Call& rays, const Field& field, const mlp::Network<F>&
                 see(at, ray.light);
                 ray.light *= wave.passes[at];
             }
-            if (lit && ray.next < ray.end && static_cast<float>(ray.light) > stop) going[left++] = ray;
+            const bool more = ray.next < ray.end || ray.marched < rays.count[first + ray.ray];
+            if (lit && more && static_cast<float>(ray.light) > stop) going[left++] = ray;
         }
         going.resize(left);
         after();

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "maths.h"
@@ -33,6 +34,13 @@ struct Call {
 
 inline V maximum(V a, V b) { return a > b ? a : b; }
 
+inline bool any(I lanes) {
+    uint64_t pairs[block / 2];
+    static_assert(sizeof(pairs) == sizeof(lanes));
+    std::memcpy(pairs, &lanes, sizeof(lanes));
+    return ((pairs[0] | pairs[1]) | (pairs[2] | pairs[3])) != 0;
+}
+
 inline V steps_to_distance(const Call& call, V u) {
     if (call.cone <= 0) return u * call.step;
     const V late = maximum(u, V{} + call.turn);
@@ -47,9 +55,12 @@ inline I cells(const Call& call, const float* origin, const float* direction, V 
         y[a] = (x - call.space.center[a]) / call.space.half;
         norm = maximum(norm, y[a] > V{} ? y[a] : -y[a]);
     }
+    // Where all of them lie in the cube, the divisions by a norm of 1 would change nothing, to the bit.
+    const bool contract = call.space.contract && any(norm != 1.f), wide = call.space.contract;
     I cell[3];
     for (int a = 0; a < 3; ++a) {
-        const V unit = call.space.contract ? ((2.f - 1.f / norm) * (y[a] / norm) + 2.f) / 4.f : (y[a] + 1.f) / 2.f;
+        V unit = wide ? (y[a] + 2.f) / 4.f : (y[a] + 1.f) / 2.f;
+        if (contract) unit = ((2.f - 1.f / norm) * (y[a] / norm) + 2.f) / 4.f;
         const V grid = unit * static_cast<float>(call.resolution);
         const V low = grid > V{} ? grid : V{};  // a NaN goes to cell 0
         const V last = V{} + (static_cast<float>(call.resolution) - 0.5f);
@@ -71,31 +82,39 @@ inline void take_block(const Call& call, const float* origin, const float* direc
     const V u = u0 + V{0, 1, 2, 3, 4, 5, 6, 7};
     const V t = steps_to_distance(call, u + 0.5f);
     const I row = cells(call, origin, direction, t);
-    const V dt = steps_to_distance(call, u + 1.f) - steps_to_distance(call, u);
     const I before = u + 0.5f < end;
+    int keep[block], found = 0;
+    for (int i = 0; i < block; ++i) found += keep[i] = before[i] != 0 && call.occupied[row[i]] != 0;
+    if (!found) return;  // most blocks: spared the lengths of their steps
+    const V dt = steps_to_distance(call, u + 1.f) - steps_to_distance(call, u);
     to.reserve(to.kept + block);
     for (int i = 0; i < block; ++i) {  // written always, kept where occupied: no branch to guess
         to.t[to.kept] = t[i];
         to.dt[to.kept] = dt[i];
-        to.kept += before[i] != 0 && call.occupied[row[i]] != 0;
+        to.kept += keep[i];
     }
 }
 
-inline void march_ray(const Call& call, int64_t ray, Samples& to) {
+constexpr int stretch = block * block;  // steps: eight blocks' middles lie in one vector
+
+// Keeps the samples of a ray's stretch that begins `first` steps, a multiple of its length, behind the ray's start.
+inline void march_stretch(const Call& call, int64_t ray, float first, Samples& to) {
     const float *origin = call.origins + ray * 3, *direction = call.directions + ray * 3;
     const float start = call.start[ray], count = call.count[ray], end = start + count;
     const V every = V{0, 1, 2, 3, 4, 5, 6, 7} * static_cast<float>(block);
-    for (float first = 0; first < count; first += block * block) {  // eight blocks' middles in one vector
-        const V begin = start + (first + every);
-        I seen = first + every < count;
-        if (call.dilated) {
-            const V middle = steps_to_distance(call, begin + static_cast<float>(block / 2));
-            const I row = cells(call, origin, direction, middle);
-            for (int b = 0; b < block; ++b) seen[b] = seen[b] != 0 && call.dilated[row[b]] != 0;
-        }
-        for (int b = 0; b < block; ++b)
-            if (seen[b]) take_block(call, origin, direction, begin[b], end, to);
+    const V begin = start + (first + every);
+    I seen = first + every < count;
+    if (call.dilated) {
+        const V middle = steps_to_distance(call, begin + static_cast<float>(block / 2));
+        const I row = cells(call, origin, direction, middle);
+        for (int b = 0; b < block; ++b) seen[b] = seen[b] != 0 && call.dilated[row[b]] != 0;
     }
+    for (int b = 0; b < block; ++b)
+        if (seen[b]) take_block(call, origin, direction, begin[b], end, to);
+}
+
+inline void march_ray(const Call& call, int64_t ray, Samples& to) {
+    for (float first = 0; first < call.count[ray]; first += stretch) march_stretch(call, ray, first, to);
 }
 
 // numbers: centre (3) and half side of the space, step, cone; rounded here as torch rounds a Python number.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nerf.kernels.cpu_library import call, grid_arguments, march_arguments
 from nerf.kernels.cpu_mlp import addresses, network_arguments
-from nerf.kernels.frame import Course, GridField, Looked, Seen
+from nerf.kernels.frame import Course, GridField, Looked, Motion, Seen
 
 
 def _arguments(
@@ -31,6 +31,17 @@ def _arguments(
     table = table.detach().contiguous()
     network = (number, depth, widths, addresses(parameters[:depth]), addresses(parameters[depth:]))
     return (*ahead, all_numbers, *grid_arguments(geometry), table, *network), [parameters, *ahead]
+
+
+def _motion_arguments(motion: Motion | None) -> tuple[Tensor | None, int]:
+    """The lattice, or null, and its points along an axis."""
+    if motion is None:
+        return None, 0
+    lattice, size = motion.lattice, len(motion.lattice)
+    if lattice.shape != (size, size, size, 3) or size < 2 or lattice.dtype != torch.float32:
+        found = f"{lattice.dtype} {tuple(lattice.shape)}"
+        raise ValueError(f"frame: expected a float32 lattice (n, n, n, 3) of 2 points or more an axis, found {found}")
+    return lattice.detach().contiguous(), size
 
 
 @torch.no_grad()
@@ -75,6 +86,7 @@ def frame(
     view: Float[Tensor, "r v"],
     stop: float,
     faint: float,
+    motion: Motion | None = None,
 ) -> Seen:
     """`nerf.kernels.frame.frame`, in waves: samples behind `stop` are not asked for."""
     rays = (origins, directions, near, far)
@@ -92,6 +104,6 @@ def frame(
         raise ValueError(f"frame: expected a colour network of 3 outputs, found {len(field.color_weights[-1])}")
     color = (depth, widths, addresses(parameters[:depth]), addresses(parameters[depth:]))
     seen = Seen(view.new_empty(len(near), 3), view.new_empty(len(near)), view.new_empty(len(near)))
-    call("nerf_frame", len(near), *arguments, *color, view.contiguous(), *seen)
+    call("nerf_frame", len(near), *arguments, *_motion_arguments(motion), *color, view.contiguous(), *seen)
     del alive
     return seen

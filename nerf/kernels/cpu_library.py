@@ -18,7 +18,7 @@ from nerf.kernels.frame import Course
 from nerf.kernels.hash_encode import GridGeometry
 from nerf.kernels.march import distance_to_steps
 
-INTERFACE = 4  # nerf_cpu_interface in cuda/cpu/module.cpp; both change with what functions there are and what they take
+INTERFACE = 5  # nerf_cpu_interface in cuda/cpu/module.cpp; both change with what functions there are and what they take
 LEVELS = ("generic", "v2", "v3", "v4", "v4bf16", "amx")  # each runs what the ones before it run
 
 
@@ -59,7 +59,7 @@ _ARGUMENTS = {
     "nerf_march_take": "ippp",
     "nerf_look": _FRAME + "pppp",
     "nerf_look_take": "ipppp",
-    "nerf_frame": _FRAME + "ipppp" + "ppp",
+    "nerf_frame": _FRAME + "pi" + "ipppp" + "ppp",
     "nerf_adam": "ilppppddddd",
     "nerf_unit_points": "ilppppipp",
     "nerf_color_inputs": "ilpipipddpp",

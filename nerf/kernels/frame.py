@@ -61,6 +61,18 @@ class GridField(NamedTuple):
     density_scale: float
 
 
+class Motion(NamedTuple):
+    """How far points of a space's cube move at one instant, told on a lattice and mixed linearly between its points.
+
+    Args:
+        lattice: displacement of the points of the cube [-1, 1]^3, both walls included; x runs fastest. The cube is the
+            space's, y = (x_world - center) / half, and displacements are in units of its half side. What isn't inside,
+            on the walls or beyond, stays where it is.
+    """
+
+    lattice: Float[Tensor, "n n n 3"]
+
+
 class Looked(NamedTuple):
     """The packed samples that a look kept, the ray of each, and how many samples light reached."""
 
@@ -85,6 +97,23 @@ def ask(x_unit: Float[Tensor, "p 3"], field: GridField) -> tuple[Float[Tensor, "
     return TruncatedExp.apply(features[:, 0] + field.density_bias) * field.density_scale, features
 
 
+def moved(x_world: Float[Tensor, "p 3"], space: Space, motion: Motion) -> Float[Tensor, "p 3"]:
+    """Points of the world, those inside the space's cube moved."""
+    y = (x_world - torch.tensor(space.center, dtype=x_world.dtype, device=x_world.device)) / space.half
+    inside = (y.abs() < 1).all(-1).nonzero().squeeze(1)
+    cells = len(motion.lattice) - 1
+    place = (y[inside] + 1) * (cells / 2)
+    cell = place.long().clamp(max=cells - 1)
+    (low_x, low_y, low_z), (high_x, high_y, high_z) = (1 - (place - cell)).unbind(-1), (place - cell).unbind(-1)
+    displacement = torch.zeros_like(place)
+    for k, weight_z in ((0, low_z), (1, high_z)):
+        for j, weight_y in ((0, low_y), (1, high_y)):
+            for i, weight_x in ((0, low_x), (1, high_x)):
+                corner = motion.lattice[cell[:, 2] + k, cell[:, 1] + j, cell[:, 0] + i]
+                displacement += (weight_x * weight_y * weight_z)[:, None] * corner
+    return x_world.index_add(0, inside, displacement * space.half)
+
+
 class _Asked(NamedTuple):
     """All samples of a march, and what the field and the light say of them."""
 
@@ -97,10 +126,19 @@ class _Asked(NamedTuple):
     light: Tensor
 
 
-def _asked(origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, course: Course, field: GridField) -> _Asked:
+def _asked(
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    course: Course,
+    field: GridField,
+    motion: Motion | None = None,
+) -> _Asked:
     t, dt, offsets = march(origins, directions, near, far, *course)
     ray = composite.ray_of_sample(offsets, len(t))
-    x_unit = to_unit(origins[ray] + directions[ray] * t[:, None], course.space)
+    x_world = origins[ray] + directions[ray] * t[:, None]
+    x_unit = to_unit(x_world if motion is None else moved(x_world, course.space, motion), course.space)
     density, features = ask(x_unit, field)
     return _Asked(t, dt, ray, x_unit, features, density, composite.transmittance(density, dt, offsets))
 
@@ -147,6 +185,7 @@ def frame(
     view: Float[Tensor, "r v"],
     stop: float,
     faint: float,
+    motion: Motion | None = None,
 ) -> Seen:
     """Rays to colour (Mildenhall et al. 2020, equations 3 to 5), but for what can't be seen.
 
@@ -154,8 +193,9 @@ def frame(
         view: what colour depends on beside the place, a row a ray.
         stop: as in `look`; nothing is seen of samples behind it.
         faint: share of a ray from which a sample is seen.
+        motion: samples are moved before the field is asked at them; they are marched to unmoved.
     """
-    t, dt, ray, _, features, density, light = _asked(origins, directions, near, far, course, field)
+    t, dt, ray, _, features, density, light = _asked(origins, directions, near, far, course, field, motion)
     weights = light * -torch.expm1(-density * dt)
     seen = (light > stop) & (weights > faint)
     ray, share = ray[seen], weights[seen][:, None]

@@ -47,8 +47,8 @@ const char* nerf_look_take(int, void*, float*, float*, int64_t*);
 const char* nerf_frame(int, int64_t, const float*, const float*, const float*, const float*, const uint8_t*,
                        const uint8_t*, int, int, const double*, int, int, const int32_t*, const uint8_t*,
                        const int64_t*, const float*, int, int, const int32_t*, const void* const*, const void* const*,
-                       int, const int32_t*, const void* const*, const void* const*, const float*, float*, float*,
-                       float*);
+                       const float*, int, int, const int32_t*, const void* const*, const void* const*, const float*,
+                       float*, float*, float*);
 int nerf_mlp_has_bfloat16();
 const char* nerf_cpu_highest_level();
 }
@@ -216,7 +216,7 @@ void check_frame(int64_t rays, int format) {
     const int64_t first[3] = {0, 64, 64 + 256};
     const Floats table = random_floats(first[2] * 4, -3, 3), view = random_floats(rays * 4);
     const Floats layers[4] = {random_floats(8 * 16), random_floats(16 * 5), random_floats(9 * 16), random_floats(16 * 3)};
-    const Floats biases(16);
+    const Floats biases(16), lattice = random_floats(5 * 5 * 5 * 3, -0.3f, 0.3f);
     const void *weights[2] = {layers[0].data(), layers[1].data()}, *zeros[2] = {biases.data(), biases.data()};
     const void* colour[2] = {layers[2].data(), layers[3].data()};
     same_bits("frame", rays, [&](int threads, std::vector<Floats>& results) {
@@ -233,8 +233,8 @@ void check_frame(int64_t rays, int format) {
         require(nerf_look_take(threads, found, t.data(), dt.data(), ray.data()), "look");
         require(nerf_frame(threads, rays, origins.data(), directions.data(), start.data(), count.data(),
                            occupied.data(), dilated.data(), resolution, 1, numbers, 2, 4, resolutions, dense, first,
-                           table.data(), format, 2, widths, weights, zeros, 2, colour_widths, colour, zeros,
-                           view.data(), rgb.data(), depth.data(), opacity.data()),
+                           table.data(), format, 2, widths, weights, zeros, lattice.data(), 5, 2, colour_widths,
+                           colour, zeros, view.data(), rgb.data(), depth.data(), opacity.data()),
                 "frame");
         results = {values, t, dt, rgb, depth, opacity, {static_cast<float>(lit)}};
     });
