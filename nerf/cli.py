@@ -196,7 +196,9 @@ def _follow(config: TrainConfig, scene: Scene, out: Path, resume: bool) -> Progr
 
 
 def describe(progress: Progress) -> str:
-    """One line: step, loss, train PSNR, rates, time left."""
+    """One line: step, loss, train PSNR, rates, time left; or what goes on after the last step."""
+    if progress.stage:
+        return f"step {progress.step}, train {progress.psnr:.2f} dB, {progress.stage}"
     minutes, rest = divmod(round(progress.left), 60)
     return (
         f"step {progress.step}, loss {progress.loss:.4f}, train {progress.psnr:.2f} dB, {progress.rays_per_second / 1e3:.1f} k rays/s, "

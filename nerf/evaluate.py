@@ -7,7 +7,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from nerf.kernels import BackendError, choose, keep_memory
 from nerf.kernels.backends import available
 from nerf.metrics import flip_map, lpips, psnr, ssim
 from nerf.model import Geometry, SceneModel
-from nerf.picture import Picture, render_image
+from nerf.picture import Picture, finished, render_image
 from nerf.video import colormap, depth_colors, depth_range, to_bytes
 
 METRICS = "metrics.json"
@@ -83,14 +83,22 @@ def evaluate(
     chosen = list(scene.test if frames is None else frames)
     if views is not None and views < len(chosen):
         chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, views).round().astype(int)]
+    return finished(evaluating(model, scene, progress(chosen) if progress is not None else chosen, out))
+
+
+def evaluating(
+    model: SceneModel, scene: Scene, frames: Iterable[Frame], out: Path | None = None
+) -> Generator[int, None, dict[str, Any]]:
+    """`evaluate` a view at a time: yields how many are done, returns the figures."""
     rows, seconds = [], 0.0
-    for frame in progress(chosen) if progress is not None else chosen:
+    for done, frame in enumerate(frames, 1):
         began = time.perf_counter()
         picture = render_image(model, frame.camera, instant(model, scene, frame))
         seconds += time.perf_counter() - began
         row = _compare(picture, frame, scene, out)
         if row is not None:
             rows.append(row)
+        yield done
     means = {name: _mean([row[name] for row in rows]) for name in FIGURES if not rows or name in rows[0]}
     if not rows:
         del means["lpips"]

@@ -72,20 +72,25 @@ def load_path(file: Path | str, rig: Rig) -> tuple[list[Keyframe], bool]:
         raise PathError(f"--path: expected orbit, spiral or a JSON file of keyframes, found no file {file}") from None
     except (OSError, ValueError) as error:
         raise PathError(f"{file}: expected JSON, found a file that can't be read: {error}") from None
+    return read_path(whole, rig, str(file))
+
+
+def read_path(whole: Any, rig: Rig, where: str) -> tuple[list[Keyframe], bool]:
+    """`load_path` of a file's content; `where` it came from stands in errors."""
     whole = {"keyframes": whole} if isinstance(whole, list) else whole
     if not isinstance(whole, dict) or not isinstance(whole.get("keyframes"), list) or not whole["keyframes"]:
-        raise PathError(f"{file}: keyframes: expected a list of at least one keyframe, found none")
+        raise PathError(f"{where}: keyframes: expected a list of at least one keyframe, found none")
     units, odd = whole.get("units", "scene"), set(whole) - {"units", "loop", "keyframes"}
     if units not in ("scene", "file"):
-        raise PathError(f"{file}: units: expected scene or file, found {units!r}")
+        raise PathError(f"{where}: units: expected scene or file, found {units!r}")
     if odd:
-        raise PathError(f"{file}: expected units, loop and keyframes, found also {', '.join(sorted(odd))}")
+        raise PathError(f"{where}: expected units, loop and keyframes, found also {', '.join(sorted(odd))}")
     count, loop = len(whole["keyframes"]), whole.get("loop", False)
     if not isinstance(loop, bool):
-        raise PathError(f"{file}: loop: expected true or false, found {loop!r}")
+        raise PathError(f"{where}: loop: expected true or false, found {loop!r}")
     even = np.arange(count) / max(count - (0 if loop else 1), 1)
     rows = enumerate(zip(whole["keyframes"], even.tolist()))
-    return [_read(entry, time, rig, units == "file", f"{file}: keyframe {i}") for i, (entry, time) in rows], loop
+    return [_read(entry, time, rig, units == "file", f"{where}: keyframe {i}") for i, (entry, time) in rows], loop
 
 
 def save_path(file: Path | str, keyframes: list[Keyframe], loop: bool = False) -> None:

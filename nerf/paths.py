@@ -56,7 +56,11 @@ def path(rig: Rig, name: str, frames: int) -> Path_:
         return (orbit if name == "orbit" else spiral)(rig, frames)
     if Path(name).suffix != ".json":
         raise PathError(f"--path: expected orbit, spiral or FILE.json, found {name!r}")
-    keyframes, loop = load_path(name, rig)
+    return through(rig, *load_path(name, rig), frames)
+
+
+def through(rig: Rig, keyframes: list[Keyframe], loop: bool, frames: int) -> Path_:
+    """The path through keyframes."""
     return [(view(rig, key.pose, key.fov), key.time) for key in along(keyframes, frames, loop)]
 
 

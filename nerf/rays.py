@@ -45,9 +45,21 @@ def clip(origins: Float[Tensor, "r 3"], directions: Float[Tensor, "r 3"], geomet
     if geometry.box.contract:
         return near, far
     center = torch.tensor(geometry.box.center, dtype=origins.dtype, device=origins.device)
+    return between(origins, directions, near, far, center - geometry.box.half, center + geometry.box.half)
+
+
+def between(
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    near: Float[Tensor, "r"],
+    far: Float[Tensor, "r"],
+    low: Float[Tensor, "3"],
+    high: Float[Tensor, "3"],
+) -> tuple[Tensor, Tensor]:
+    """Near and far of each ray within an axis-aligned box (slab test); far <= near where it misses the box."""
     # A direction along a slab divides by the smallest number instead of 0: both crossings move to +-infinity.
     safe = torch.where(directions.abs() < 1e-12, torch.full_like(directions, 1e-12), directions)
-    a, b = (center - geometry.box.half - origins) / safe, (center + geometry.box.half - origins) / safe
+    a, b = (low - origins) / safe, (high - origins) / safe
     enter, leave = torch.minimum(a, b).amax(-1), torch.maximum(a, b).amin(-1)
     return torch.maximum(near, enter), torch.minimum(far, leave)
 

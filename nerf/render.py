@@ -17,29 +17,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import tyro
-from torch import Tensor
 from tqdm import tqdm
 
-from data.camera import Camera
 from data.errors import SceneError
 from data.films import VideoError, write_png, write_video
 from nerf.checkpoint import load_model
 from nerf.config import ConfigError
 from nerf.kernels import BackendError, choose, keep_memory
 from nerf.model import SceneModel
+from nerf.modes import Mode, Shot, draw, probe, sized
 from nerf.paths import PathError, Rig, back_and_forth, central, path
-from nerf.picture import Picture, render_image
-from nerf.video import depth_colors, depth_range, to_bytes
+from nerf.video import to_bytes
 
 Freeze = Literal["none", "person", "camera"]
-Mode = Literal["color", "depth", "opacity", "canonical", "both"]
-Shot = tuple[Camera, float | None]  # a camera and its instant; None: the canonical scene
 Wrap = Callable[[Sequence[Any]], Iterable[Any]]
 
 LONGEST = 360  # pixels of a film's longer side, unless a size is asked for
-PROBES, PROBE_SIZE = 8, 64  # frames and pixels (longer side) from which the range of depths is read
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,8 @@ class Options:
     time: float | None = None
     """Stand still at this instant, 0 (first photo) to 1 (last): --freeze person. Default: 0.5, or the photo's."""
     mode: Mode = "color"
-    """color, depth, opacity, canonical (a moving scene's undeformed shape), or both (color beside depth)."""
+    """color, depth, opacity, both (color beside depth); of a moving scene canonical (its undeformed shape) or warp (how far
+    each place is moved to get there, x, y and z as red, green and blue)."""
     photo: str | None = None
     """A photo's name: its camera, and its instant, for a still or for --freeze camera."""
     backend: str = "auto"
@@ -111,52 +106,13 @@ def still(rig: Rig, name: str, time: float | None = None, photo: str | None = No
     return shot if time is None else (shot[0], time)
 
 
-def sized(camera: Camera, width: int | None, even: bool = False, longest: int | None = None) -> Camera:
-    """The camera with pictures `width` wide, or at most `longest` on their longer side; `even` rounds both sides."""
-    factor = min(1.0, (longest or 1e9) / max(camera.width, camera.height)) if width is None else width / camera.width
-    step = 2 if even else 1
-    w, h = (max(step, round(side * factor / step) * step) for side in (camera.width, camera.height))
-    return camera.scaled(factor, w, h)
-
-
-def draw(model: SceneModel, shot: Shot, mode: Mode, depths: tuple[float, float], look: float | None = None) -> Tensor:
-    """One frame, "h w 3" in [0, 1].
-
-    Args:
-        depths: distances that the brightest and the darkest colour of depth stand for.
-        look: the instant whose exposure is used; None: the shot's own.
-    """
-    camera, time = shot
-    picture = render_image(model, camera, None if mode == "canonical" else time, look)
-    colors = partial(depth_colors, picture.depth, picture.opacity, *depths)
-    match mode:
-        case "depth":
-            return colors()
-        case "opacity":
-            return picture.opacity[..., None].expand(-1, -1, 3)
-        case "both":
-            return torch.cat([picture.rgb, colors()], dim=1)
-        case _:
-            return picture.rgb
-
-
-def probe(model: SceneModel, film: Sequence[Shot]) -> tuple[float, float]:
-    """The range of depths in a film, from a few small frames of it: one range for all frames, so that colours hold."""
-    picked = [film[i] for i in np.unique(np.linspace(0, len(film) - 1, PROBES).round().astype(int))]
-    small: list[Picture] = [
-        render_image(model, sized(camera, None, longest=PROBE_SIZE), time) for camera, time in picked
-    ]
-    depth, opacity = (torch.cat([picture[i].flatten() for picture in small]) for i in (1, 2))
-    return depth_range(depth, opacity, (model.geometry.near, model.geometry.far))
-
-
 def frames_of(
     model: SceneModel, film: Sequence[Shot], mode: Mode = "color", progress: Wrap | None = None
 ) -> Iterator[np.ndarray]:
     """A film's frames as bytes, one after another. All have the middle instant's exposure: none flickers."""
-    depths = probe(model, film) if mode in ("depth", "both") else (1.0, 2.0)
+    ranges = probe(model, film, mode)
     for shot in progress(film) if progress is not None else film:
-        yield to_bytes(draw(model, shot, mode, depths, look=0.5))
+        yield to_bytes(draw(model, shot, mode, ranges, look=0.5))
 
 
 def render_video(
@@ -198,8 +154,8 @@ def check(options: Options, rig: Rig, model: SceneModel) -> Options:
         raise PathError(f"--time: expected a number from 0 (first photo) to 1 (last), found {options.time}")
     if options.width is not None and not 2 <= options.width <= 16384:
         raise PathError(f"--width: expected 2 to 16384 pixels, found {options.width}")
-    if model.warp is None and (options.freeze != "none" or options.mode == "canonical"):
-        asked = "--mode canonical" if options.mode == "canonical" else f"--freeze {options.freeze}"
+    if model.warp is None and (options.freeze != "none" or options.mode in ("canonical", "warp")):
+        asked = f"--mode {options.mode}" if options.mode in ("canonical", "warp") else f"--freeze {options.freeze}"
         raise PathError(f"{asked}: expected a scene that moves, found one without a warp in {options.run}")
     freeze = options.freeze
     if not a_still and options.time is not None:
@@ -225,8 +181,7 @@ def render(options: Options) -> str:
     if options.out.suffix.lower() == ".png":
         camera, time = still(rig, options.path, options.time, options.photo, options.freeze)
         shot = sized(camera, options.width), time
-        depths = probe(model, [shot]) if options.mode in ("depth", "both") else (1.0, 2.0)
-        picture = to_bytes(draw(model, shot, options.mode, depths))
+        picture = to_bytes(draw(model, shot, options.mode, probe(model, [shot], options.mode)))
         write_png(options.out, picture)
         return f"{options.out}: {picture.shape[1]}x{picture.shape[0]}, {options.mode}"
     bar = partial(tqdm, desc="rendering", unit="frame", dynamic_ncols=True)

@@ -23,8 +23,9 @@ from data.files import write_atomically
 from data.scene import Frame, Scene
 from nerf import checkpoint
 from nerf.config import ConfigError, TrainConfig
-from nerf.evaluate import evaluate, instant
+from nerf.evaluate import evaluating, instant
 from nerf.metrics import psnr
+from nerf.model import SceneModel
 from nerf.picture import render_image
 from nerf.trainer import Collapse, Trainer
 
@@ -44,7 +45,9 @@ class Progress:
         terms: this step's loss terms.
         left: seconds of training that remain, an estimate where steps are counted.
         note: something a person should read (a preview written, a restart), or "".
+        stage: what goes on where it isn't training, or "".
         metrics: the final figures, on the last one only.
+        model: the scene as it stands; to be looked at before the next step is asked for, not while it is taken.
     """
 
     step: int
@@ -57,7 +60,9 @@ class Progress:
     left: float
     terms: dict[str, float] = dataclasses.field(default_factory=dict)
     note: str = ""
+    stage: str = ""
     metrics: dict[str, Any] | None = None
+    model: SceneModel | None = dataclasses.field(default=None, repr=False, compare=False)
 
 
 class _Meter:
@@ -88,6 +93,7 @@ class _Meter:
         return Progress(
             trainer.step, fraction, trainer.seconds, self.loss / weight, -10 * math.log10(max(self.squared / weight, 1e-12)),
             self.rays / max(seconds - self.began, 1e-9), trainer.visited / seconds, max(left, 0.0), terms, note,
+            model=trainer.model,
         )  # fmt: skip
 
 
@@ -119,7 +125,8 @@ def train(
             trainer = again
             yield from _registered(trainer, out)
             last = yield from _steps(trainer, out, writer)
-        yield dataclasses.replace(last, note="", metrics=finish(trainer, out))
+        metrics = yield from _measured(trainer, out, last)
+        yield dataclasses.replace(last, note="", metrics=metrics)
     finally:
         if writer is not None:
             writer.close()
@@ -172,13 +179,19 @@ def _steps(trainer: Trainer, out: Path | None, writer: Any) -> Generator[Progres
     return progress
 
 
-def finish(trainer: Trainer, out: Path | None) -> dict[str, Any]:
-    """Held-out figures and what the run took, written to metrics.json."""
-    model = trainer.model.eval()
+def _measured(trainer: Trainer, out: Path | None, last: Progress) -> Generator[Progress, None, dict[str, Any]]:
+    """Held-out figures, a view a `Progress`, and what the run took; returned, and written to metrics.json."""
+    model, config, views = trainer.model.eval(), trainer.config, trainer.scene.test
     if out is not None:
         preview(trainer, out / "previews")
-    metrics = evaluate(model, trainer.scene, out=None if out is None else out / "evaluation")
-    config = trainer.config
+    work = evaluating(model, trainer.scene, views, None if out is None else out / "evaluation")
+    while True:
+        try:
+            done = next(work)
+        except StopIteration as end:
+            metrics = end.value
+            break
+        yield dataclasses.replace(last, note="", stage=f"measuring, {done} of {len(views)} views")
     metrics |= {
         "scene": config.scene, "preset": config.preset, "downscale": config.downscale, "seed": config.seed,
         "train_seconds": trainer.seconds, "register_seconds": trainer.registering, "steps": trainer.step,

@@ -21,11 +21,12 @@ from nerf import checkpoint
 from nerf.config import TrainConfig, preset
 from nerf.field import HashFieldConfig
 from nerf.model import MarchConfig, ModelConfig
+from nerf.modes import Ranges, draw, probe, sized
 from nerf.occupancy import OccupancyConfig
 from nerf.paths import PathError, Rig, central
 from nerf.picture import render_image
 from nerf.render import Options as RenderOptions
-from nerf.render import check, draw, frames_of, main, probe, render_video, shots, sized, still
+from nerf.render import check, frames_of, main, render_video, shots, still
 from nerf.trainer import Trainer
 from nerf.video import depth_colors
 from nerf.warp import WarpConfig
@@ -81,7 +82,7 @@ def test_a_film_has_the_frames_and_the_size_asked_for(run, tmp_path):
     count = render_video(model, Rig.load(run), "orbit", 5, tmp_path / "a.mp4", width=17, progress=progress)
     found = [*imageio.get_reader(tmp_path / "a.mp4", "ffmpeg").iter_data()]
     assert count == len(found) == len(seen) == 5 and found[0].shape == (16, 16, 3)
-    expected = [draw(model, shot, "color", (1, 2), look=0.5).numpy() * 255 for shot in seen]
+    expected = [draw(model, shot, "color", Ranges(), look=0.5).numpy() * 255 for shot in seen]
     assert np.abs(np.stack(found) - np.stack(expected)).mean() < 6
 
 
@@ -122,22 +123,38 @@ def test_stills_take_the_photos_place_and_instant_or_another(moving):
 def test_what_a_mode_shows(moving):
     _, model, rig = moving
     shot = still(rig, "orbit", 0.7, rig.photos[0].name)
-    picture = render_image(model, *shot)
+    picture, ranges = render_image(model, *shot), Ranges(1.0, 3.0)
     depths = depth_colors(picture.depth, picture.opacity, 1.0, 3.0)
-    assert torch.equal(draw(model, shot, "color", (1, 3)), picture.rgb)
-    assert torch.equal(draw(model, shot, "depth", (1, 3)), depths)
-    assert torch.equal(draw(model, shot, "both", (1, 3)), torch.cat([picture.rgb, depths], 1))
-    assert torch.equal(draw(model, shot, "opacity", (1, 3))[..., 1], picture.opacity)
-    assert torch.equal(draw(model, shot, "canonical", (1, 3)), render_image(model, shot[0], None).rgb)
+    assert torch.equal(draw(model, shot, "color", ranges), picture.rgb)
+    assert torch.equal(draw(model, shot, "depth", ranges), depths)
+    assert torch.equal(draw(model, shot, "both", ranges), torch.cat([picture.rgb, depths], 1))
+    assert torch.equal(draw(model, shot, "opacity", ranges)[..., 1], picture.opacity)
+    assert torch.equal(draw(model, shot, "canonical", ranges), render_image(model, shot[0], None).rgb)
+
+
+def test_the_warp_as_colour_is_where_each_seen_place_goes(moving):
+    _, model, rig = moving
+    shot = still(rig, "orbit", 0.7, rig.photos[0].name)
+    picture = render_image(model, *shot)
+    seen = draw(model, shot, "warp", Ranges(shift=0.5))
+    origins, directions = shot[0].rays(None)
+    for row, column in ((3, 4), (12, 12), (20, 9)):
+        pixel = row * shot[0].width + column
+        x = origins[pixel] + directions[pixel] * picture.depth[row, column]
+        moved = model.warp(x[None], model.codes(torch.tensor([0.7]))[0], float(model.annealed))[0]
+        expected = (0.5 + (moved - x)).clamp(0, 1) * picture.opacity[row, column]
+        torch.testing.assert_close(seen[row, column], expected, atol=1e-5, rtol=0)
+    still_there = draw(model, (shot[0], None), "warp", Ranges(shift=0.5))
+    assert torch.equal(still_there, 0.5 * render_image(model, shot[0], None).opacity[..., None].expand(-1, -1, 3))
 
 
 def test_one_range_of_depths_holds_for_a_whole_film(moving):
     _, model, rig = moving
     film = [(sized(camera, 12), time) for camera, time in shots(rig, "orbit", 4)]
-    near, far = probe(model, film)
-    assert model.geometry.near * 0.99 <= near < far <= model.geometry.far * 1.01
+    ranges = probe(model, film, "depth")
+    assert model.geometry.near * 0.99 <= ranges.near < ranges.far <= model.geometry.far * 1.01
     for shot, frame in zip(film, frames_of(model, film, "depth")):
-        assert np.abs(frame / 255 - draw(model, shot, "depth", (near, far), look=0.5).numpy()).max() <= 0.51 / 255
+        assert np.abs(frame / 255 - draw(model, shot, "depth", ranges, look=0.5).numpy()).max() <= 0.51 / 255
 
 
 def test_sizes_keep_the_view(moving):
