@@ -162,7 +162,8 @@ def inside(root: Path, name: Any, path: Path, field_name: str) -> Path:
         depth += -1 if part == ".." else 1
         if depth < 0:
             break
-    if depth < 0 or text.startswith("/") or PureWindowsPath(name).drive or "\0" in name:
+    # A name that ends at the root itself isn't a file's, and with an extension added it would be the root's neighbour.
+    if depth < 1 or text.startswith("/") or PureWindowsPath(name).drive or "\0" in name:
         raise mismatch(path, field_name, f"a file inside {root}", name)
     return root / text
 

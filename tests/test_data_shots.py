@@ -38,7 +38,22 @@ def test_names_inside(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["/a.png", "../a.png", "b/../../a.png", "..\\a.png", "\\a.png", "C:a.png", "//host/a", "", None, 3, "a\0b"]
+    "name",
+    [
+        "/a.png",
+        "../a.png",
+        "b/../../a.png",
+        "..\\a.png",
+        "\\a.png",
+        "C:a.png",
+        "//host/a",
+        "",
+        None,
+        3,
+        "a\0b",
+        ".",
+        "b/..",
+    ],
 )
 def test_names_outside(name: object) -> None:
     with pytest.raises(SceneError, match=r"f\.json: name: expected a file"):
