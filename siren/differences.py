@@ -15,6 +15,9 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
+
+from siren.image import Grid
 
 
 def image_gradient(values: Float[Tensor, "h w c"], pitch: float, finer: int = 1) -> Float[Tensor, "H W c 2"]:
@@ -79,9 +82,24 @@ def without_constant(values: Float[Tensor, "h w c"], truth: Float[Tensor, "h w c
 def without_plane(values: Float[Tensor, "h w c"], truth: Float[Tensor, "h w c"]) -> Float[Tensor, "h w c"]:
     """`values` plus the constant and linear part that bring them closest to the truth: of what a Laplacian leaves
     open, the part that has no curvature."""
-    height, width = values.shape[:2]
-    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
-    basis = torch.stack([torch.ones_like(x), x, y], -1).reshape(-1, 3).double()
-    rest = (truth - values).reshape(len(basis), -1).double()
-    plane = basis @ torch.linalg.lstsq(basis, rest).solution
-    return values + plane.reshape(values.shape).to(values.dtype)
+    points = Grid(*values.shape[:2]).all_points()
+    coefficients = left_open(values.flatten(0, 1), truth.flatten(0, 1), points, "laplacian")
+    return values + plane(coefficients, points).reshape(values.shape)
+
+
+def left_open(
+    values: Float[Tensor, "p c"], truth: Float[Tensor, "p c"], points: Float[Tensor, "p 2"], target: str
+) -> Float[Tensor, "3 c"]:
+    """Coefficients of 1, x and y that bring `values` closest to the truth at those points: of the constant alone where
+    `target` is "gradient", of all where it is "laplacian"."""
+    rest = (truth - values).double()
+    basis = F.pad(points, (1, 0), value=1.0).double()
+    if target == "gradient":
+        basis[:, 1:] = 0
+    # gelsd: the solution of least size, also where all points lie in a line
+    return torch.linalg.lstsq(basis, rest, driver="gelsd").solution.to(values.dtype)
+
+
+def plane(coefficients: Float[Tensor, "3 c"], points: Float[Tensor, "p 2"]) -> Float[Tensor, "p c"]:
+    """What such coefficients add at points."""
+    return F.pad(points, (1, 0), value=1.0) @ coefficients

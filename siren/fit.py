@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -14,7 +15,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import torch
 import tyro
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
 from nerf.kernels import Ops
 from nerf.kernels.cpu_library import multiplies_bfloat16
@@ -121,6 +124,22 @@ def precision(options: Options, ops: Ops) -> str:
     return options.precision
 
 
+def start(
+    options: Options, ops: Ops, values: Float[Tensor, "h w c"], out: Path | None = None, resume: bool = False
+) -> tuple[Siren, Generator[Progress, None, None]]:
+    """A network for a picture (or tile) with values in [-1, 1], and its fit, which takes a step whenever it is asked to.
+
+    Args:
+        out, resume: as `siren.loop.fit` has them.
+    """
+    config, schedule, batch = plan(options, Grid(*values.shape[:2]))
+    config = dataclasses.replace(config, outputs=values.shape[2])
+    siren = Siren(config, ops, torch.Generator().manual_seed(options.seed), precision(options, ops))
+    finer, spans = (2, 1.0) if options.preset == "fast" else (1, 0.0)
+    target = objective(siren, values, options.target, batch, finer, spans)
+    return siren, fit(siren, target, schedule, out, resume)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
     command.run(Options, fit_image, "siren.fit", arguments)
@@ -177,16 +196,12 @@ class Fitted(NamedTuple):
 
 
 def _fit_tile(options: Options, ops: Ops, pixels: np.ndarray, window: Window, out: Path, name: str) -> Fitted:
-    height, width, channels = pixels.shape
+    height, width = pixels.shape[:2]
     alone = len(window.grid) == height * width
     folder = folder_of(out, window, alone)
-    config, schedule, batch = plan(options, window.grid)
     values = to_signal(pixels[window.top : window.bottom, window.left : window.right])
-    config = dataclasses.replace(config, outputs=channels)
-    siren = Siren(config, ops, torch.Generator().manual_seed(options.seed), precision(options, ops))
     resume = options.resume and (alone or (folder / STATE).is_file())
-    finer, spans = (2, 1.0) if options.preset == "fast" else (1, 0.0)
-    progress = fit(siren, objective(siren, values, options.target, batch, finer, spans), schedule, folder, resume)
+    siren, progress = start(options, ops, values, folder, resume)
     curve: list[list[float]] = []
     last = command.follow(progress, name, f"Go on with the same command, --out {out} and --resume", curve)
     return Fitted(siren, last, curve, save_tile(folder, siren, window, height, width, options.store))

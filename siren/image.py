@@ -54,6 +54,18 @@ class Grid:
         """Coordinates of every pixel, along rows."""
         return self.points(torch.arange(len(self)))
 
+    def within(self, window: tuple[float, float, float, float], shown: Grid) -> Float[Tensor, "p 2"]:
+        """Coordinates of the pixels of another picture, along its rows, that covers a part of this one.
+
+        Args:
+            window: the part's left, top, right and bottom, as shares of this picture's width and height.
+        """
+        left, top, right, bottom = window
+        x = left + (torch.arange(shown.width, dtype=torch.float64) + 0.5) * ((right - left) / shown.width)
+        y = top + (torch.arange(shown.height, dtype=torch.float64) + 0.5) * ((bottom - top) / shown.height)
+        x, y = (x - 0.5) * (self.width * self.pitch), (y - 0.5) * (self.height * self.pitch)
+        return torch.stack([x.expand(shown.height, -1), y[:, None].expand(-1, shown.width)], -1).reshape(-1, 2).float()
+
     def scaled(self, factor: float) -> Grid:
         """The grid of the same picture at `factor` times the resolution."""
         return Grid(max(1, round(self.height * factor)), max(1, round(self.width * factor)))
@@ -98,6 +110,13 @@ def read_image(source: Path | str, size: int | None = None, gray: bool = False) 
         pixels = _mapped(path)
     else:
         pixels = to_uint8(composite(*read_pixels(path), 1.0))
+    return prepared(pixels, size, gray)
+
+
+def prepared(
+    pixels: UInt8[np.ndarray, "h w c"], size: int | None = None, gray: bool = False
+) -> UInt8[np.ndarray, "H W C"]:
+    """Pixels resized, and of one channel where they are gray or shall be; arguments as `read_image`."""
     if size is not None and size != max(pixels.shape[:2]):
         pixels = _resized(pixels, size)
     if pixels.shape[2] == 3 and (gray or (pixels.size < 1 << 28 and (np.ptp(pixels, axis=2) == 0).all())):

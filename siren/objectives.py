@@ -146,8 +146,7 @@ class LaplacianObjective:
         self.scale = float(laplacian.square().mean().clamp_min(1e-12))
         if spans:
             self.distances = [2.0**k * self.grid.pitch for k in range(2, int(math.log2(1 / self.grid.pitch)) + 1)]
-            rises = [mean_rise(laplacian, self.grid.pitch, distance) for distance in self.distances]
-            self.rises = [rise.reshape(len(self.grid), -1) for rise in rises]
+            self.rises: dict[int, Tensor] = {}  # each when it is first drawn: together they take a second
 
     def __call__(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         indices = _draw(len(self.grid), self.batch, generator)
@@ -169,8 +168,10 @@ class LaplacianObjective:
         shifts = torch.tensor([[0.0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]]) * distance
         places = self._mirrored(points + shifts[:, None]).reshape(-1, 2)
         middle, *around = self.siren(places).reshape(5, count, -1).unbind()
-        target = self.rises[pick][indices]
-        error = torch.stack(around).mean(0) - middle - target
+        if pick not in self.rises:
+            laplacian = self.laplacian.unflatten(0, (self.grid.height, self.grid.width))
+            self.rises[pick] = mean_rise(laplacian, self.grid.pitch, distance).flatten(0, 1)
+        error = torch.stack(around).mean(0) - middle - self.rises[pick][indices]
         return error.square().mean() / self.rises[pick].square().mean().clamp_min(1e-12)
 
     def _mirrored(self, x: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p 2"]:

@@ -7,6 +7,7 @@ image's values hold as well.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -68,6 +69,8 @@ class Options:
     """A time such as 30s. Default: 30s for 256 x 256 pixels, more for larger ones, at most 5m."""
     width: int = 256
     """Of the hidden layers."""
+    batch: int = 4096
+    """Points a step."""
     out: Path | None = None
     """The folder of the result. Default: runs/blend-<first>-<second>."""
     resume: bool = False
@@ -133,6 +136,20 @@ def compose(
     return both if inside is None else torch.where(inside[..., None, None], both, first)
 
 
+def field_of(
+    first: Float[Tensor, "h w c"],
+    second: Float[Tensor, "h w c"],
+    inside: Bool[Tensor, "h w"] | None,
+    weight: float = 0.5,
+    mixed: bool = False,
+) -> Float[Tensor, "H W c 2"]:
+    """The field that two images' blend follows, at FINER times as many points; arguments as `compose`."""
+    pitch = Grid(*first.shape[:2]).pitch
+    slopes = image_gradient(first, pitch, FINER), image_gradient(second, pitch, FINER)
+    within = None if inside is None else inside.repeat_interleave(FINER, 0).repeat_interleave(FINER, 1)
+    return compose(*slopes, within, weight, mixed)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
     command.run(Options, blend_images, "siren.poisson", arguments)
@@ -146,12 +163,10 @@ def blend_images(options: Options) -> None:
     first, second, inside = _read(options)
     check_size(options.first, *first.shape[:2])
     out = options.out or Path("runs") / f"blend-{Path(options.first).stem}-{Path(options.second).stem}"
-    pitch = Grid(*first.shape[:2]).pitch
-    slopes = image_gradient(first, pitch, FINER), image_gradient(second, pitch, FINER)
-    within = None if inside is None else inside.repeat_interleave(FINER, 0).repeat_interleave(FINER, 1)
-    field = compose(*slopes, within, options.weight, options.mixed)
+    field = field_of(first, second, inside, options.weight, options.mixed)
     known = torch.zeros(first.shape[:2], dtype=torch.bool) if inside is None else ~inside
-    siren, last = _fit(options, ops, field, first, known, out)
+    siren, progress = start(options, ops, field, first, known, out)
+    last = command.follow(progress, "blend", f"Go on with the same command, --out {out} and --resume")
     found = sample(siren, Grid(*first.shape[:2]))
     error = float(last.figures["gradient"])
     if inside is None:  # gradients leave the brightness open
@@ -171,16 +186,24 @@ def blend_images(options: Options) -> None:
     print(f"gradients off by {100 * error**0.5:.0f} % after {last.seconds:.0f} s; {out}: blend.png, figure.png")
 
 
-def _fit(options: Options, ops: Ops, field: Tensor, values: Tensor, known: Tensor, out: Path) -> tuple[Siren, Progress]:
+def start(
+    options: Options,
+    ops: Ops,
+    field: Float[Tensor, "H W c 2"],
+    values: Float[Tensor, "h w c"],
+    known: Bool[Tensor, "h w"],
+    out: Path | None = None,
+) -> tuple[Siren, Generator[Progress, None, None]]:
+    """A network for a blend, and its fit, which takes a step whenever it is asked to; arguments as `BlendObjective`."""
     height, width, channels = values.shape
     config = SirenConfig(2, channels, options.width, first_omega=first_frequency(max(height, width)))
     default = Schedule(None, default_budget(30.0, Grid(height, width)))
     schedule = Schedule(*command.length(options.steps, options.budget, default), 3e-4, 0.01, 20, options.seed)
     siren = Siren(config, ops, torch.Generator().manual_seed(options.seed))
     # A sum's field is an image's gradient. One that is put together isn't: at a seam the result has to give way inside it.
-    target = BlendObjective(siren, field, values, known, not options.mixed and not known.any())
-    progress = fit(siren, target, schedule, out, options.resume)
-    return siren, command.follow(progress, "blend", f"Go on with the same command, --out {out} and --resume")
+    integrable = not options.mixed and not bool(known.any())
+    target = BlendObjective(siren, field, values, known, integrable, options.batch)
+    return siren, fit(siren, target, schedule, out, options.resume)
 
 
 def _read(options: Options) -> tuple[Tensor, Tensor, Tensor | None]:
