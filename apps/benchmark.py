@@ -24,30 +24,34 @@ import tyro
 from apps.benchmark_ops import OpOptions, op_rows, op_table
 from apps.benchmark_scene import SceneOptions, scene_rows, scene_table
 from apps.benchmark_siren import SirenOptions, siren_rows, siren_table
+from apps.benchmark_viewer import ViewerOptions, viewer_row, viewer_table
 from apps.measure import Limits, limits
 from data.errors import SceneError
 from data.files import write_atomically
 from nerf.config import ConfigError
 from nerf.kernels import keep_memory
 
-PARTS = ("ops", "siren", "scene")
+PARTS = ("ops", "siren", "scene", "viewer")
 
 
 @dataclass(frozen=True)
 class Options:
     """Time the kernels and a SIREN's training steps against plain torch and this machine's limits; with --scene.path, also
-    a scene's PSNR against seconds of training.
+    a scene's PSNR against seconds of training; with --viewer.run, the viewer in a browser.
 
     All kernels:        python -m apps.benchmark --out benchmark.json
 
     A scene as well:    python -m apps.benchmark --scene.path lego --scene.budgets 15s 60s 150s --scene.plot lego.png
+
+    The viewer alone:   python -m apps.benchmark --only viewer --viewer.run runs/lego
     """
 
     only: tuple[str, ...] = PARTS
-    """Of ops, siren and scene, those that are wanted."""
+    """Of ops, siren, scene and viewer, those that are wanted."""
     ops: OpOptions = given(default_factory=OpOptions)
     siren: SirenOptions = given(default_factory=SirenOptions)
     scene: SceneOptions = given(default_factory=SceneOptions)
+    viewer: ViewerOptions = given(default_factory=ViewerOptions)
     repeats: int = 5
     """Of every measurement; the best counts."""
     threads: int | None = None
@@ -90,6 +94,9 @@ def main(arguments: list[str] | None = None) -> int:
         if "scene" in options.only and options.scene.path is not None:
             figures["scene"] = scene_rows(options.scene)
             print(scene_table(figures["scene"]))
+        if "viewer" in options.only and options.viewer.run is not None:
+            figures["viewer"] = viewer_row(options.viewer, options.repeats)
+            print(viewer_table(figures["viewer"]))
     except (SceneError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

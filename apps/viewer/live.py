@@ -1,0 +1,175 @@
+"""Training that people watch: started, paused, resumed and prolonged from the page."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apps.viewer.engine import Engine, Task
+from apps.viewer.stage import Stage
+from data.errors import SceneError
+from data.scene import Scene, load_scene
+from nerf import checkpoint
+from nerf.cli import Options, budget_seconds, configure, length, resumed
+from nerf.config import ConfigError, TrainConfig
+from nerf.kernels import BackendError, choose
+from nerf.paths import Rig
+from nerf.register import RegisterError
+from nerf.train import Progress, prepare, train
+from nerf.trainer import Collapse
+
+SENTENCES = (SceneError, ConfigError, RegisterError, BackendError, Collapse, OSError)
+SHOW_EVERY = 0.4  # seconds between states that pages are told of
+POINTS = 400  # of a curve
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place on the curves: seconds of training, PSNR of the training rays (dB), loss."""
+
+    seconds: float
+    psnr: float
+    loss: float
+
+
+class Live:
+    """The one training of a viewer, if there is one.
+
+    Attributes:
+        state: "idle", "loading", "training", "paused", "measuring", "done", "stopped" or "failed".
+        progress: the last step's.
+        curve: PSNR and loss over time, thinned.
+        notes: what a person should read, latest last.
+        error: why it failed, a sentence.
+    """
+
+    def __init__(self, engine: Engine, stage: Stage) -> None:
+        self.engine, self.stage = engine, stage
+        self.state, self.error, self.scene_name = "idle", "", ""
+        self.progress: Progress | None = None
+        self.curve: list[Point] = []
+        self.notes: list[str] = []
+        self.out: Path | None = None
+        self._scene: Scene | None = None
+        self._task: Task[None] | None = None
+        self._lock = threading.Lock()
+        self._shown = self._spacing = self._due = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a training is under way, paused or not."""
+        return self.state in ("loading", "training", "paused", "measuring")
+
+    def begin(self, options: Options) -> None:
+        """Train on a scene into `options.out` (default: runs/<scene>); reading the photos goes on beside the page.
+
+        Raises ConfigError where another training is under way, or the options contradict each other.
+        """
+        length(options)
+        with self._lock:
+            if self.busy:
+                raise ConfigError(f"{self.scene_name} is being trained; stop it first")
+            self.state, self.error, self.notes, self.curve, self.progress = "loading", "", [], [], None
+        self.scene_name = (options.out or options.scene).resolve().name
+        self._spacing = self._due = 0.0
+        threading.Thread(target=self._open, args=(options,), name="photos", daemon=True).start()
+
+    def _open(self, options: Options) -> None:
+        try:
+            backend, said = choose(options.backend)
+            self.notes.append(said)
+            out = options.out or Path("runs") / options.scene.resolve().name
+            if options.resume:
+                prepare(out, True)
+                config = resumed(options, out, backend)
+                scene = load_scene(options.scene, config.downscale)
+            else:
+                scene = load_scene(options.scene, options.downscale)
+                config = configure(options, scene, backend)
+                moved = prepare(out, False)
+                self.notes += [moved] if moved else []
+            self.notes.append(scene.summary())
+            rig = Rig.of(scene)
+            rig.save(out)
+            self.out, self._scene = out, scene
+            self.stage.show(self.scene_name, out, None, rig, scene)
+            self._go(config, options.resume)
+        except SENTENCES as error:
+            self._fail(error)
+
+    def _go(self, config: TrainConfig, resume: bool) -> None:
+        assert self._scene is not None and self.out is not None
+        self.state = "training"
+        self._task = self.engine.start(self._work(config, self._scene, self.out, resume), "training")
+        self._task.future.add_done_callback(lambda future: self._ended(future))
+
+    def _work(self, config: TrainConfig, scene: Scene, out: Path, resume: bool) -> Generator[None, None, None]:
+        steps = train(config, scene, out, resume)
+        try:
+            for progress in steps:
+                self._see(progress)
+                yield
+        finally:
+            steps.close()  # saves
+
+    def _see(self, progress: Progress) -> None:
+        """What a step brought."""
+        self.progress = progress
+        if progress.note:
+            self.notes = [*self.notes[-99:], progress.note]
+        if progress.stage:
+            self.state = "measuring"
+        elif progress.seconds >= self._due and progress.step:
+            self.curve.append(Point(progress.seconds, progress.psnr, progress.loss))
+            if len(self.curve) > POINTS:
+                self.curve = self.curve[::2]
+                self._spacing = 2 * progress.seconds / POINTS
+            self._due = progress.seconds + self._spacing
+        now = time.monotonic()
+        other = progress.model is not self.stage.model
+        if progress.model is not None and (other or now - self._shown > SHOW_EVERY or progress.metrics):
+            self._shown = now
+            if self.stage.run == self.out:  # nobody has put another scene on show
+                self.stage.moved(progress.model)
+
+    def _ended(self, future: Any) -> None:
+        if future.cancelled():
+            self.state = "stopped"
+        elif future.exception() is not None:
+            self._fail(future.exception())
+        else:
+            self.state = "done"
+
+    def _fail(self, error: BaseException) -> None:
+        self.error = str(error) if isinstance(error, SENTENCES) else f"{type(error).__name__}: {error}"
+        self.state = "failed"
+
+    def pause(self) -> None:
+        """Take no further step until `resume`."""
+        if self._task is not None and self.state == "training":
+            self._task.paused, self.state = True, "paused"
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        if self._task is not None and self.state == "paused":
+            self._task.paused, self.state = False, "training"
+
+    def stop(self) -> None:
+        """End it; what was learnt so far is saved and stays on show."""
+        if self._task is not None and self.busy:
+            self._task.cancel()
+
+    def more(self, budget: str) -> None:
+        """Go on with a training that has ended, for so much longer ("5m"). Raises ConfigError where it can't be."""
+        with self._lock:
+            if self.state not in ("done", "stopped") or self.out is None or self._scene is None:
+                raise ConfigError("expected a training that has ended, found none")
+            extra = budget_seconds(budget)
+            config = checkpoint.read_config(self.out).train
+            spent = 0.0 if self.progress is None else self.progress.seconds
+            self._go(dataclasses.replace(config, steps=None, budget=spent + extra), True)

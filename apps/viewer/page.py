@@ -1,0 +1,198 @@
+"""The page: Gradio's tabs and forms round the scene, whose own scripts in static/ do what forms can't."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+
+from apps.viewer.films import Film, Order
+from apps.viewer.scenes import Scenes
+from apps.viewer.server import SENTENCES, House
+from nerf.config import ConfigError
+
+HELP = (
+    "Drag to turn, wheel or pinch to zoom, shift-drag or two fingers to pan; arrow keys, **+** **-**; **R** resets, "
+    "**[** **]** go from photo to photo, **C** shows the cameras, **K** records a keyframe, **space** plays."
+)
+PATHS = [("round the subject", "orbit"), ("spiral", "spiral"), ("through my keyframes", "keyframes")]
+HEAD = """<link rel="stylesheet" href="/page/page.css"><link rel="stylesheet" href="/page/upload.css">
+<link rel="stylesheet" href="/page/siren.css"><script type="module" src="/page/view.js"></script>
+<script type="module" src="/page/tabs.js"></script>"""
+THEME = gr.themes.Default(
+    primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+)
+TICK = 1.0  # seconds between looks at the training
+
+
+def mount(app: FastAPI, house: House, scenes: Scenes) -> FastAPI:
+    """The whole page on top of the server's own addresses."""
+    with gr.Blocks(title="nerf-siren", analytics_enabled=False, fill_width=True) as page, gr.Tabs(elem_id="tabs"):
+        with gr.Tab("Scene", id="scene"):
+            with gr.Row():
+                with gr.Column(scale=3, min_width=320):
+                    gr.HTML('<div id="scene-view"></div>', padding=False)
+                    gr.Markdown(HELP)
+                with gr.Column(scale=1, min_width=320):
+                    gr.HTML('<div id="scene-panel"></div>', padding=False)
+            with gr.Row():
+                with gr.Column(min_width=400):
+                    _training(house, scenes)
+                with gr.Column(min_width=400):
+                    _film(page, house)
+        with gr.Tab("New scene", id="new"):
+            gr.HTML('<div id="upload-zone"></div>')
+        with gr.Tab("Images (SIREN)", id="siren"):
+            gr.HTML('<div id="siren-panel"></div>')
+    allowed = [str(folder) for folder in scenes.folders]
+    return gr.mount_gradio_app(app, page, path="/", head=HEAD, theme=THEME, footer_links=[], allowed_paths=allowed)
+
+
+def _film(page: gr.Blocks, house: House) -> None:
+    """The form that makes films."""
+    asked: dict[str, Film] = {}  # the film that each page waits for
+
+    def make(
+        keyframes: str, now: float, path: str, frames: float, fps: float, width: float, freeze: str, mode: str,
+        request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008 (Gradio looks for it there)
+    ) -> Iterator[Any]:  # fmt: skip
+        person = request.session_hash or "film"
+        try:
+            order = Order(path, keyframes, int(frames), float(fps), int(width) or None, freeze, float(now), mode)  # type: ignore[arg-type]
+            film = house.films.start(order, person)
+        except (*SENTENCES, ValueError, TypeError) as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        asked[person] = film
+        began = time.monotonic()
+        assert film.task is not None
+        try:
+            while not film.task.done:
+                rate = film.done / max(time.monotonic() - began, 1e-3)
+                progress((film.done, film.frames), desc=f"{rate:.1f} frames/s", unit="frames")
+                yield gr.skip(), gr.skip()
+                time.sleep(0.25)
+            if film.task.future.cancelled():
+                return
+            failure = film.task.future.exception()
+            if failure is not None:
+                raise gr.Error(str(failure), print_exception=False)
+            files = [str(film.file), str(film.path)]
+            yield gr.update(value=files[0], visible=True), gr.update(value=files, visible=True)
+        finally:
+            film.task.cancel()
+            asked.pop(person, None)
+
+    def stop(request: gr.Request) -> None:
+        film = asked.get(request.session_hash or "film")
+        if film is not None and film.task is not None:
+            film.task.cancel()
+
+    with gr.Accordion("Film", open=False, elem_id="film"):
+        keyframes = gr.Textbox(visible=False)
+        now = gr.Number(0.5, visible=False)
+        path = gr.Dropdown(PATHS, value="orbit", label="Path", elem_id="film-path")
+        with gr.Row():
+            record = gr.Button("Record this camera", size="sm", elem_id="film-record")
+            clear = gr.Button("Clear keyframes", size="sm", elem_id="film-clear")
+            show = gr.Button("Show the path", size="sm", elem_id="film-show")
+        with gr.Row():
+            freeze = gr.Dropdown(
+                [("nothing", "none"), ("the person", "person"), ("the camera", "camera")], value="none",
+                label="Hold still (moving scenes)", elem_id="film-freeze", min_width=120,
+            )  # fmt: skip
+            mode = gr.Dropdown(
+                ["color", "depth", "opacity", "canonical", "warp", "both"], value="color", label="Show", min_width=120
+            )
+        with gr.Row():
+            frames = gr.Number(120, label="Frames", precision=0, minimum=1, min_width=80, elem_id="film-frames")
+            fps = gr.Number(24, label="A second", minimum=1, min_width=80)
+            width = gr.Number(0, label="Width (0: the photos')", precision=0, min_width=80, elem_id="film-width")
+        with gr.Row():
+            render = gr.Button("Render", variant="primary", elem_id="film-render")
+            halt = gr.Button("Stop", variant="stop", elem_id="film-stop")
+        video = gr.Video(label="Film", interactive=False, elem_id="film-video", autoplay=True, loop=True, visible=False)
+        files = gr.Files(
+            label="Film, and its path for nerf.render", interactive=False, elem_id="film-files", visible=False
+        )
+    record.click(None, js="() => window.sceneView.record()")
+    clear.click(None, js="() => window.sceneView.forget()")
+    show.click(None, [path], js="(path) => window.sceneView.preview({ path })")
+    made = render.click(
+        make, [keyframes, now, path, frames, fps, width, freeze, mode], [video, files], concurrency_limit=8,
+        js="(_, __, ...rest) => [window.sceneView.recorded(), window.sceneView.state.time, ...rest]",
+    )  # fmt: skip
+    halt.click(stop, cancels=[made])
+    page.unload(stop)
+
+
+def _training(house: House, scenes: Scenes) -> None:
+    """Start, pause, resume, budget, and the curves."""
+    live = house.live
+
+    def status() -> str:
+        progress = live.progress
+        lines = [f"**{live.state}** {live.scene_name}"]
+        if progress is not None:
+            lines.append(
+                f"step {progress.step}, {progress.seconds:.0f} s, train **{progress.psnr:.2f} dB**, loss {progress.loss:.4f}; "
+                f"{progress.samples_per_second / 1e6:.2f} M samples/s, {progress.left:.0f} s left"
+            )
+            if progress.stage:
+                lines.append(progress.stage)
+            if progress.metrics and progress.metrics.get("psnr") is not None:
+                m = progress.metrics
+                lines.append(f"held out: **{m['psnr']:.2f} dB**, SSIM {m['ssim']:.4f}, FLIP {m['flip']:.4f}")
+        lines += [f"**error:** {live.error}"] if live.error else live.notes[-1:]
+        return "  \n".join(lines)
+
+    def tick(seen: tuple[str, int]) -> tuple[Any, ...]:
+        now = live.state, len(scenes.names())
+        if seen == now:
+            return status(), seen, *(gr.skip(),) * 6
+        states = (
+            not live.busy, live.state == "training", live.state == "paused", live.busy, live.state in ("done", "stopped"),
+        )  # fmt: skip
+        choices = gr.update(choices=scenes.names())
+        return status(), now, choices, *(gr.update(interactive=able) for able in states)
+
+    def begin(name: str | None, budget: str, downscale: float, warp: bool, register: bool) -> None:
+        if not name:
+            raise gr.Error("choose a scene first, or drop one under New scene", print_exception=False)
+        _say(lambda: scenes.train(name, budget, int(downscale), warp, register))
+
+    with gr.Accordion("Training", open=live.busy, elem_id="training"):
+        told = gr.Markdown(elem_id="training-status")
+        with gr.Row():
+            hold = gr.Button("Pause", size="sm", elem_id="training-pause")
+            go = gr.Button("Resume", size="sm", elem_id="training-resume")
+            halt = gr.Button("Stop", size="sm", variant="stop", elem_id="training-stop")
+        gr.HTML('<div id="training-curves" class="curves-empty"></div>', padding=False)
+        scene = gr.Dropdown(scenes.names(), label="Scene", elem_id="training-scene")
+        with gr.Row():
+            budget = gr.Textbox("5m", label="Budget", min_width=90, elem_id="training-budget")
+            downscale = gr.Number(1, label="Photos reduced by", precision=0, minimum=1, min_width=90)
+        with gr.Row():
+            warp = gr.Checkbox(True, label="The scene may move")
+            register = gr.Checkbox(False, label="Follow points first")
+        with gr.Row():
+            start = gr.Button("Train", variant="primary", elem_id="training-start")
+            more = gr.Button("Train further", elem_id="training-more")
+        seen = gr.State(("", 0))
+        timer = gr.Timer(TICK)
+    timer.tick(tick, [seen], [told, seen, scene, start, hold, go, halt, more], show_progress="hidden", queue=False)
+    start.click(begin, [scene, budget, downscale, warp, register])
+    more.click(lambda text: _say(lambda: live.more(text)), [budget])
+    hold.click(live.pause)
+    go.click(live.resume)
+    halt.click(live.stop)
+
+
+def _say(what: Any) -> None:
+    """Do it; what goes wrong is shown on the page."""
+    try:
+        what()
+    except (*SENTENCES, ConfigError) as error:
+        raise gr.Error(str(error), print_exception=False) from None
