@@ -94,7 +94,7 @@ def rendering(
     behind = model.geometry.background if background is None else background
     ground = None if behind is None else torch.tensor([behind])
     origins, directions = camera.rays(None)
-    size = CHUNK if pace is None else 2048 if marched else 4 * FEWEST
+    size = CHUNK if pace is None or marched else 4 * FEWEST
     first, count, parts = 0, len(origins), []
     while first < count:
         began = clock.perf_counter()

@@ -33,7 +33,7 @@ from nerf.video import to_bytes
 Freeze = Literal["none", "person", "camera"]
 Wrap = Callable[[Sequence[Any]], Iterable[Any]]
 
-LONGEST = 360  # pixels of a film's longer side, unless a size is asked for
+LONGEST = 512  # pixels of a film's longer side, unless a size is asked for
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Options:
     fps: float = 24
     """Frames a second."""
     width: int | None = None
-    """Of a frame, in pixels. Default: as trained on; a film's longer side is then 360 at most."""
+    """Of a frame, in pixels. Default: as trained on; a film's longer side is then 512 at most."""
     freeze: Freeze = "none"
     """Of a moving scene, hold still: none, the person (time stands still), or the camera."""
     time: float | None = None
@@ -135,7 +135,7 @@ def render_video(
     Args:
         path: "orbit", "spiral" or a file of keyframes.
         out: FILE.mp4, FILE.gif or a folder.
-        width: of a frame, in pixels; None: the photos', at most 360 on the longer side.
+        width: of a frame, in pixels; None: the photos', at most 512 on the longer side.
         freeze, time, photo: see `shots`.
         progress: wraps the list of shots, as `tqdm` does.
 

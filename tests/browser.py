@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -83,9 +88,9 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
 class Page:
     """A tab with the viewer, its errors and the addresses that it asked for."""
 
-    def __init__(self, browser: Any, address: str, width: int = 1300, height: int = 900) -> None:
+    def __init__(self, browser: Any, address: str, **how: Any) -> None:
         self.address, self.errors, self.outside = address, [], []
-        self.context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+        self.context = browser.new_context(viewport={"width": 1300, "height": 900}, **how)
         self.tab = self.context.new_page()
         self.tab.set_default_timeout(30_000)
         self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -125,8 +130,6 @@ class Page:
     def picture(self) -> np.ndarray:
         """The pixels of the scene's canvas, without the lines over it, "h w 3" in [0, 255]."""
         url = self.tab.evaluate("() => document.getElementById('scene-picture').toDataURL('image/png')")
-        import base64
-
         return np.asarray(Image.open(BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB")).astype(float)
 
     def drag(self, right: float, down: float, steps: int = 12) -> None:
@@ -151,3 +154,47 @@ class Page:
 def change(before: np.ndarray, after: np.ndarray) -> float:
     """Mean absolute difference of two pictures, in gray levels."""
     return float(np.abs(before - after).mean())
+
+
+class _Forward(BaseHTTPRequestHandler):
+    """A plain HTTP proxy: whole requests, answers as they come, and no tunnels or upgrades."""
+
+    passed: list[str]
+
+    def _pass(self) -> None:
+        parts = urlsplit(self.path)
+        self.passed.append(parts.path)
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        names = ("connection", "proxy-connection", "upgrade", "keep-alive")
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in names}
+        with closing(HTTPConnection(parts.netloc, timeout=60)) as there:
+            there.request(self.command, f"{parts.path}?{parts.query}".rstrip("?"), body, headers)
+            answer = there.getresponse()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            self.send_header("connection", "close")
+            self.end_headers()
+            with suppress(ConnectionError):
+                while piece := answer.read1(1 << 16):
+                    self.wfile.write(piece)
+
+    do_GET = do_POST = do_PUT = do_DELETE = _pass
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def plain_proxy() -> Iterator[tuple[str, list[str]]]:
+    """A proxy's address, and the paths that went through it."""
+    handler = type("Forward", (_Forward,), {"passed": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", handler.passed
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -53,6 +53,7 @@ def test_looking_does_not_change_what_is_learnt(ball, live, tmp_path):
     wait(live, "training", "measuring", "done")
     pictures = 0
     while live.state == "training":
+        time.sleep(0.03)  # pictures go first, and the training is to end
         if live.stage.model is None:
             continue
         told = live.stage.describe()

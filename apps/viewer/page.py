@@ -56,14 +56,15 @@ def _film(page: gr.Blocks, house: House) -> None:
     asked: dict[str, Film] = {}  # the film that each page waits for
 
     def make(
-        keyframes: str, now: float, path: str, frames: float, fps: float, width: float, freeze: str, mode: str,
+        keyframes: str, now: float, path: str, seconds: float, fps: float, width: float, freeze: str, mode: str,
         request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008 (Gradio looks for it there)
     ) -> Iterator[Any]:  # fmt: skip
         person = request.session_hash or "film"
         try:
-            order = Order(path, keyframes, int(frames), float(fps), int(width) or None, freeze, float(now), mode)  # type: ignore[arg-type]
+            frames = max(1, round(seconds * fps))
+            order = Order(path, keyframes, frames, float(fps), int(width) or None, freeze, float(now), mode)  # type: ignore[arg-type]
             film = house.films.start(order, person)
-        except (*SENTENCES, ValueError, TypeError) as error:
+        except (*SENTENCES, ValueError, TypeError, OverflowError) as error:
             raise gr.Error(str(error), print_exception=False) from None
         asked[person] = film
         began = time.monotonic()
@@ -107,8 +108,8 @@ def _film(page: gr.Blocks, house: House) -> None:
                 ["color", "depth", "opacity", "canonical", "warp", "both"], value="color", label="Show", min_width=120
             )
         with gr.Row():
-            frames = gr.Number(120, label="Frames", precision=0, minimum=1, min_width=80, elem_id="film-frames")
-            fps = gr.Number(24, label="A second", minimum=1, min_width=80)
+            seconds = gr.Number(5, label="Seconds", minimum=0.01, min_width=80, elem_id="film-seconds")
+            fps = gr.Number(24, label="Frames a second", minimum=1, min_width=80)
             width = gr.Number(0, label="Width (0: the photos')", precision=0, min_width=80, elem_id="film-width")
         with gr.Row():
             render = gr.Button("Render", variant="primary", elem_id="film-render")
@@ -121,7 +122,7 @@ def _film(page: gr.Blocks, house: House) -> None:
     clear.click(None, js="() => window.sceneView.forget()")
     show.click(None, [path], js="(path) => window.sceneView.preview({ path })")
     made = render.click(
-        make, [keyframes, now, path, frames, fps, width, freeze, mode], [video, files], concurrency_limit=8,
+        make, [keyframes, now, path, seconds, fps, width, freeze, mode], [video, files], concurrency_limit=8,
         js="(_, __, ...rest) => [window.sceneView.recorded(), window.sceneView.state.time, ...rest]",
     )  # fmt: skip
     halt.click(stop, cancels=[made])
