@@ -154,6 +154,12 @@ def test_a_recorded_path_becomes_a_film_that_plays(page, house, tmp_path):
     page.tab.click("text=through my keyframes")
     page.tab.click("#film-show")
     page.tab.wait_for_function("() => window.sceneView.path?.places.length > 10")
+    before, moment = page.tab.evaluate("() => [window.sceneView.camera.eye, window.sceneView.state.time]")
+    page.tab.check("#scene-freeze")
+    page.tab.click("#scene-play")  # along the line, the person frozen
+    page.tab.wait_for_function("(eye) => Math.abs(window.sceneView.camera.eye[0] - eye[0]) > 1e-4", arg=before)
+    page.tab.click("#scene-play")
+    assert page.tab.evaluate("() => window.sceneView.state.time") == moment
     page.tab.fill("#film-seconds input", "0.375")
     page.tab.fill("#film-width input", "60")
     page.tab.click("#film-render")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from apps.viewer.__main__ import Options, build, listening, main
+from apps.viewer.__main__ import Options, build, listening, main, names
+from apps.viewer.scenes import Scenes
 from apps.viewer.server import serve
 from nerf.config import ConfigError
 from nerf.picture import finished
@@ -77,6 +80,23 @@ def test_other_sites_are_refused(house):
     assert client.post("/api/frame", json=view(house), headers=own).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "", "[", "localhost@evil.example"]
+)
+def test_names_that_lead_here_by_trickery_are_refused(house, host):
+    named = serve(house[0], Scenes(house[0].live, Path("runs"), "reference"), names(Options()))
+    with TestClient(named, base_url="http://127.0.0.1:7860") as client:
+        assert client.get("/api/scene").status_code == 200
+        assert client.get("/api/scene", headers={"Host": "LOCALHOST:99"}).status_code == 200
+        answer = client.get("/page/view.js", headers={"Host": host})
+        assert answer.status_code == 403 and "Host: expected one of" in answer.json()["error"]
+
+
+def test_everybody_is_let_in_only_on_request():
+    assert names(Options()) == {"127.0.0.1", "localhost", "::1"} and names(Options(host="0.0.0.0")) is None
+    assert "scenes.example" in names(Options(name="Scenes.example"))
+
+
 def test_the_browser_is_told_to_fetch_nothing_from_elsewhere(house):
     for address in ("/api/scene", "/page/view.js", "/nowhere"):
         headers = house[1].get(address).headers
@@ -126,7 +146,7 @@ def test_paths_and_training_answer_in_sentences(house):
 def test_a_port_that_is_taken_is_said(tmp_path):
     with listening("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        taken.listen()
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()  # at once, before there is a server
         with pytest.raises(ConfigError, match=rf"--port {port}: expected a free port"):
             listening("127.0.0.1", port)
     with pytest.raises(ConfigError, match="expected a free port"):

@@ -27,6 +27,7 @@ from nerf.config import ConfigError
 from nerf.kernels import BackendError, choose, keep_memory
 from nerf.paths import PathError, Rig
 
+LOCAL = ("127.0.0.1", "localhost", "::1")
 UPLOADS = "uploads"  # folder of what is dropped onto pages, among the runs
 
 
@@ -57,6 +58,8 @@ class Options:
     """Of the page's address."""
     host: str = "127.0.0.1"
     """Who may open the page: 127.0.0.1 is this machine alone, 0.0.0.0 everybody who reaches it. There is no password."""
+    name: str | None = None
+    """The host's name in the address under which a proxy shows the page of --host 127.0.0.1. Default: none does."""
     upload_limit: int = 2000
     """Megabytes that a scene dropped onto the page may have."""
     backend: str = "auto"
@@ -95,17 +98,25 @@ def build(options: Options, home: Path = Path("runs")) -> tuple[House, Scenes]:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """The port, taken before anything slow begins. Raises ConfigError where it can't be had."""
+    """The port, taken and open before anything slow begins. Raises ConfigError where it can't be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named, as asyncio spares small answers the wait for more (Nagle) only where it is.
     found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
+        found.listen()  # whoever comes before the server is up waits for it
     except (OSError, OverflowError) as error:
         found.close()
         raise ConfigError(f"--host {host} --port {port}: expected a free port, found: {error}") from None
     return found
+
+
+def names(options: Options) -> frozenset[str] | None:
+    """This machine's names in the addresses that it answers to; None: any, where everybody is let in."""
+    if options.host not in LOCAL:
+        return None
+    return frozenset({*LOCAL, *([options.name.lower()] if options.name else [])})
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -121,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
-        _run(house, scenes, taken, home, options.host)
+        _run(house, scenes, taken, home, options)
     finally:
         if house.live.busy:
             print("saving what was learnt ...")
@@ -129,15 +140,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _run(house: House, scenes: Scenes, taken: socket.socket, home: Path, host: str) -> None:
+def _run(house: House, scenes: Scenes, taken: socket.socket, home: Path, options: Options) -> None:
     os.environ["GRADIO_TEMP_DIR"] = str((home / "page").resolve())  # Gradio's own copies of files
     import uvicorn
 
     from apps.viewer.page import mount  # Gradio takes seconds to import
 
-    app = mount(serve(house, scenes), house, scenes)
+    app = mount(serve(house, scenes, names(options)), house, scenes)
     port = taken.getsockname()[1]
-    print(f"open http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}  (Ctrl-C ends it)", flush=True)
+    host = "127.0.0.1" if options.host in ("0.0.0.0", "::") else options.host
+    print(f"open http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C ends it)", flush=True)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     # A tab that is still open at the end keeps its streams, and their ends are no news.
     logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)

@@ -10,13 +10,14 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.viewer import fit_routes, upload_routes
@@ -55,10 +56,14 @@ class House:
     uploads: Uploads
 
 
-def serve(house: House, scenes: Scenes) -> FastAPI:
-    """The server without Gradio's forms."""
+def serve(house: House, scenes: Scenes, names: frozenset[str] | None = None) -> FastAPI:
+    """The server without Gradio's forms.
+
+    Args:
+        names: of this machine, in addresses that it answers to; None: any.
+    """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(same_origin)])
-    app.add_middleware(Policy)
+    app.add_middleware(Policy, names=names)
     _words(app)
     _scene_routes(app, house)
     _film_routes(app, house)
@@ -91,10 +96,13 @@ def _words(app: FastAPI) -> None:
 
 
 class Policy:
-    """Adds the headers that keep a page to this server; as plain ASGI, so that streams and disconnections pass."""
+    """Keeps a page to this server, and other sites' pages out; as plain ASGI, so that streams and disconnections pass.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    A site whose name is made to lead to this machine (DNS rebinding) would pass for this page, were it not for `names`.
+    """
+
+    def __init__(self, app: ASGIApp, names: frozenset[str] | None) -> None:
+        self.app, self.names = app, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def marked(message: Message) -> None:
@@ -104,7 +112,21 @@ class Policy:
                 headers.setdefault("X-Content-Type-Options", "nosniff")
             await send(message)
 
+        if scope["type"] in ("http", "websocket") and self.names is not None:
+            host = Headers(scope=scope).get("host", "")
+            if _name(host) not in self.names:
+                said = f"Host: expected one of {', '.join(sorted(self.names))}, found {host[:80]}; see --name"
+                await JSONResponse({"error": said}, 403)(scope, receive, marked)
+                return
         await self.app(scope, receive, marked if scope["type"] == "http" else send)
+
+
+def _name(host: str) -> str:
+    """Of a host with or without a port; "" for what is none."""
+    try:
+        return "" if "@" in host else urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # such as half an IPv6 address
+        return ""
 
 
 def _scene_routes(app: FastAPI, house: House) -> None:

@@ -70,6 +70,20 @@ export class Camera {
     this.eye = add(target, scale(this.z, this.distance));
   }
 
+  // To a share of a path as the server lays it: places, and where each looks.
+  follow({ places, ahead, loop }, share) {
+    const stop = share * (loop ? places.length : places.length - 1), i = Math.floor(stop);
+    const mix = (rows) => {
+      const [a, b] = [rows[i], rows[(i + 1) % rows.length]];
+      return a.map((v, k) => v + (b[k] - v) * (stop - i));
+    };
+    this.eye = mix(places);
+    this.z = scale(mix(ahead), -1);
+    const up = this.scene.up;
+    this.x = [up[1] * this.z[2] - up[2] * this.z[1], up[2] * this.z[0] - up[0] * this.z[2], up[0] * this.z[1] - up[1] * this.z[0]];
+    this.tidy();
+  }
+
   // Many small turns must not shear the axes.
   tidy() {
     this.z = scale(this.z, 1 / norm(this.z));

@@ -1,10 +1,11 @@
 // The scene and its controls: fills #scene-view and #scene-panel once Gradio has put them on the page.
 
 import { Camera } from "./camera.js";
-import { button, choice, element, group, range, tick } from "./controls.js";
+import { element } from "./controls.js";
 import { Frames } from "./frames.js";
 import { hand } from "./hand.js";
 import { Overlay } from "./overlay.js";
+import { buildPanel } from "./panel.js";
 import { person } from "./person.js";
 
 const POLL = 700; // milliseconds between looks at the server's state
@@ -186,7 +187,7 @@ export class SceneView {
     if (key === "r" || key === "R" || key === "Home") this.reset();
     else if (key === "[" || key === "]") this.snap(state.chosen + (key === "]" ? 1 : state.chosen < 0 ? 0 : -1));
     else if (key === "c" || key === "C") this.set({ cameras: !state.cameras });
-    else if (key === " " && this.scene.moving) this.play(!state.playing);
+    else if (key === " " && (this.scene.moving || this.path)) this.play(!state.playing);
     else if (key === "k" || key === "K") this.record();
     else return false;
     return true;
@@ -228,29 +229,35 @@ export class SceneView {
     const answer = await fetch("/api/paths", { method: "POST", headers: { "Content-Type": "application/json" }, body });
     const found = await answer.json();
     this.path = answer.ok ? found : null;
-    this.say(answer.ok ? `${order.path}: shown as a line` : found.error, !answer.ok);
+    this.say(answer.ok ? `${order.path}: shown as a line; Play goes along it` : found.error, !answer.ok);
+    this.build();
     this.drawLines();
   }
 
-  // Time runs to the end and back; "freeze the person" stops it.
+  // Time runs to the end and back, unless the person is frozen; along a path that is shown the camera goes too.
   play(playing) {
     this.state.playing = playing;
     this.playButton.textContent = playing ? "Pause" : "Play";
-    if (playing && !this.ticking) {
-      let last = performance.now(), way = 1;
-      const length = Math.max(2, this.scene.photos.length / 24) * 1000;
-      const advance = (now) => {
-        this.ticking = this.state.playing && this.scene.moving ? requestAnimationFrame(advance) : null;
-        const next = this.state.time + (way * (now - last)) / length;
-        last = now;
-        if (!this.ticking || this.state.freeze || this.frames.flying) return;
+    if (!playing || this.ticking) return;
+    let last = performance.now(), way = 1, along = 0;
+    const length = 1000 * (this.path ? 5 : Math.max(2, this.scene.photos.length / 24));
+    const advance = (now) => {
+      this.ticking = this.state.playing ? requestAnimationFrame(advance) : null;
+      const share = (now - last) / length;
+      if (!this.ticking || this.frames.flying) return;
+      last = now;
+      along = (along + share) % 1;
+      if (this.path) this.camera.follow(this.path, along);
+      if (this.scene.moving && !this.state.freeze) {
+        const next = this.state.time + way * share;
         way = next >= 1 ? -1 : next <= 0 ? 1 : way;
         this.state.time = Math.min(Math.max(next, 0), 1);
         this.timeSlider.value = String(this.state.time);
-        this.frames.ask();
-      };
-      this.ticking = requestAnimationFrame(advance);
-    }
+      }
+      this.frames.ask();
+      this.drawLines();
+    };
+    this.ticking = requestAnimationFrame(advance);
   }
 
   async compare() {
@@ -264,55 +271,13 @@ export class SceneView {
   }
 
   build() {
-    const { scene, state } = this, moving = scene.moving;
-    const modes = ["color", "depth", "opacity", ...(moving ? ["canonical", "warp"] : [])];
-    this.playButton = button(state.playing ? "Pause" : "Play", () => this.play(!this.state.playing), { id: "scene-play" });
-    const time = range("Time", state.time, 0, 1, 0.001, (time) => this.put({ time }), { id: "scene-time" });
-    this.timeSlider = time.input;
-    const look = range("Exposure", state.look, 0, 1, 0.001, (look) => this.put({ look }), { id: "scene-look" });
-    const names = [["-1", "free"], ...scene.photos.map((p, i) => [String(i), p.held_out ? `${p.name} (held out)` : p.name])];
-    const photos = choice("Photo", names, String(state.chosen), (v) => (v === "-1" ? this.moved() : this.snap(Number(v))), { id: "scene-photo" });
-    this.photos = photos.input;
-    this.compared = button("Compare with the photo", () => this.compare(), { id: "scene-compare", hidden: state.chosen < 0 });
-    this.sheetImage = element("img", "scene-sheet-image", { alt: "photo, rendering and their difference" });
-    this.sheetText = element("div", "scene-sheet-text");
-    this.sheet = element("div", "scene-sheet", { id: "scene-sheet", hidden: true }, this.sheetImage, this.sheetText);
-    const most = Math.min(2048, 2 * Math.max(scene.width, scene.height));
-    this.panel.replaceChildren(
-      group("View",
-        choice("Show", modes.map((m) => [m, m]), state.mode, (mode) => this.put({ mode }), { id: "scene-mode" }),
-        moving && time, moving && element("div", "scene-row", {}, this.playButton,
-          tick("Freeze the person", state.freeze, (freeze) => this.put({ freeze }), { id: "scene-freeze" })),
-        scene.looks && look,
-        range("Field of view", this.camera.fov, 10, 120, 0.5, (fov) => { this.camera.fov = fov; this.moved(); }, { id: "scene-fov" }),
-        range("Resolution", state.size, 64, most, 16, (size) => this.put({ size }), { id: "scene-size" }),
-        choice("Background", ["scene", "black", "gray", "white"].map((m) => [m, m]), state.background,
-          (background) => this.put({ background }), { id: "scene-background" }),
-        button("Reset", () => this.reset(), { id: "scene-reset" })),
-      group("Photos",
-        tick("Show their cameras", state.cameras, (cameras) => this.put({ cameras }), { id: "scene-cameras" }),
-        photos, this.compared, this.sheet),
-      scene.center && this.cropGroup(),
-    );
+    buildPanel(this);
   }
 
   // A change whose control already shows it.
   put(change) {
     Object.assign(this.state, change);
     this.change();
-  }
-
-  cropGroup() {
-    const { center, half } = this.scene, { crop } = this.state;
-    const low = center.map((c) => c - half), high = center.map((c) => c + half);
-    const sliders = ["x", "y", "z"].flatMap((axis, i) => [0, 3].map((end) =>
-      range(`${axis} ${end ? "up to" : "from"}`, crop ? crop[i + end] : end ? high[i] : low[i], low[i], high[i], half / 100, (v) => {
-        this.state.crop ||= [...low, ...high];
-        this.state.crop[i + end] = v;
-        this.change();
-      }, { id: `scene-crop-${axis}${end ? 1 : 0}` })));
-    const on = tick("Crop to a box", Boolean(crop), (on) => this.set({ crop: on ? [...low, ...high] : null }), { id: "scene-crop" });
-    return group("Crop box", on, ...(crop ? sliders : []));
   }
 }
 
