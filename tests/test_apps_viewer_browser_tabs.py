@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,8 +85,9 @@ def test_an_image_is_fitted_and_zoomed(browser, empty, tmp_path):
 
 
 def test_the_page_works_behind_a_plain_proxy(browser, tmp_path):
-    run = make_run(tmp_path, False)[0]
-    with viewer(tmp_path, "--run", run) as address, plain_proxy() as (proxy, passed):
+    run, here = make_run(tmp_path, False)[0], tmp_path / "here"
+    here.mkdir()
+    with viewer(here, "--run", run) as address, plain_proxy() as (proxy, passed):
         page = Page(browser, address, proxy={"server": proxy, "bypass": "<-loopback>"})
         page.settle()
         before, shown = page.picture(), page.shown()
@@ -95,4 +97,11 @@ def test_the_page_works_behind_a_plain_proxy(browser, tmp_path):
         page.tab.click("#training button")
         page.tab.wait_for_selector("#training-status >> text=idle")
         assert "/api/frame" in passed and "/page/view.js" in passed
+        page.tab.click("#film button")
+        page.tab.fill("#film-seconds input", "0.1")
+        page.tab.click("#film-render")  # of a run that lies elsewhere
+        page.tab.wait_for_function("() => document.querySelector('#film-video video')?.readyState >= 2")
+        for name in ("config.json", "../scene/transforms_train.json"):
+            file = f"{address}/gradio_api/file={(run / name).resolve()}"
+            assert httpx.get(file).status_code == 403, name
         page.close()

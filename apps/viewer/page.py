@@ -47,8 +47,7 @@ def mount(app: FastAPI, house: House, scenes: Scenes) -> FastAPI:
             gr.HTML('<div id="upload-zone"></div>')
         with gr.Tab("Images (SIREN)", id="siren"):
             gr.HTML('<div id="siren-panel"></div>')
-    allowed = [str(folder) for folder in scenes.folders]
-    return gr.mount_gradio_app(app, page, path="/", head=HEAD, theme=THEME, footer_links=[], allowed_paths=allowed)
+    return gr.mount_gradio_app(app, page, path="/", head=HEAD, theme=THEME, footer_links=[], allowed_paths=[])
 
 
 def _film(page: gr.Blocks, house: House) -> None:
@@ -81,6 +80,8 @@ def _film(page: gr.Blocks, house: House) -> None:
             if failure is not None:
                 raise gr.Error(str(failure), print_exception=False)
             files = [str(film.file), str(film.path)]
+            # Of all the disk, Gradio shows the folders that films lie in, from the first film on.
+            page.allowed_paths = sorted({*page.allowed_paths, str(film.file.parent.resolve())})
             yield gr.update(value=files[0], visible=True), gr.update(value=files, visible=True)
         finally:
             film.task.cancel()

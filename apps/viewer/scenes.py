@@ -21,11 +21,6 @@ class Scenes:
         self._known: dict[str, Path] = {}
         self._uploads: dict[str, str] = {}
 
-    @property
-    def folders(self) -> list[Path]:
-        """Whose files the page may show."""
-        return [self.home.resolve()]
-
     def add(self, folder: Path, name: str | None = None) -> str:
         """Make a scene known; returns the name that pages know it by."""
         name = folder.resolve().name if name is None else name
