@@ -113,6 +113,16 @@ def test_what_cannot_be_trained_is_a_sentence(live, tmp_path):
         live.begin(Options(tmp_path, budget="soon"))
 
 
+def test_what_nobody_foresaw_is_said_too(ball, live, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise MemoryError("no room for the photos")
+
+    monkeypatch.setattr("apps.viewer.live.load_scene", full)
+    live.begin(Options(ball, out=tmp_path / "run", backend="reference"))
+    wait(live, "failed")
+    assert live.error == "MemoryError: no room for the photos" and not live.busy
+
+
 def test_one_training_at_a_time(ball, live, tmp_path):
     live.begin(Options(ball, out=tmp_path / "run", backend="reference"))
     with pytest.raises(ConfigError, match="run is being trained; stop it first"):

@@ -99,7 +99,7 @@ class Live:
             self.out, self._scene = out, scene
             self.stage.show(self.scene_name, out, None, rig, scene)
             self._go(config, options.resume)
-        except SENTENCES as error:
+        except Exception as error:  # whatever it is, the page must not wait for ever
             self._fail(error)
 
     def _go(self, config: TrainConfig, resume: bool) -> None:

@@ -45,7 +45,8 @@ export class Frames {
       return;
     }
     const most = this.live ? Math.min(full, this.affordable(LIVE)) : full;
-    if (this.reached >= most) return;
+    // What can be afforded beside a training changes a little all the time.
+    if (this.reached >= (this.live ? 0.8 * most : most)) return;
     if (!this.resting) {
       this.timer = setTimeout(() => this.next(), REST / 2);
       return;

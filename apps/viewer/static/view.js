@@ -66,7 +66,10 @@ export class SceneView {
       const status = await (await fetch("/api/status")).json();
       this.frames.live = status.training === "training";
       if (!this.scene || status.scene !== this.scene.scene || (status.ready && !this.scene.ready)) await this.open();
-      else if (status.ready && this.camera) this.frames.outdated(status.version);
+      else if (status.ready && this.camera) {
+        this.frames.outdated(status.version);
+        this.frames.next(); // a training that has ended leaves time for the full picture
+      }
     } catch {
       this.say("the server does not answer; trying again", true);
     }
