@@ -6,6 +6,7 @@ import dataclasses
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -132,9 +133,13 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
 
 
-def _run(options: Options) -> int:
+def open_run(options: Options, say: Callable[[str], None]) -> tuple[TrainConfig, Scene, Path]:
+    """Make a run's folder ready for the training that the options ask for: its configuration, its photos, the folder.
+
+    say: told what a person should know, a line at a time. Raises what readers and configurations raise.
+    """
     backend, said = choose(options.backend)
-    print(said)
+    say(said)
     out = options.out or Path("runs") / options.scene.resolve().name
     if options.resume:
         prepare(out, True)
@@ -145,10 +150,15 @@ def _run(options: Options) -> int:
         config = configure(options, scene, backend)
         moved = prepare(out, False)
         if moved:
-            print(moved)
-    print(scene.summary())
-    print(_intention(config, scene, out))
+            say(moved)
+    say(scene.summary())
+    say(_intention(config, scene, out))
     Rig.of(scene).save(out)  # so that paths can be laid without the photos
+    return config, scene, out
+
+
+def _run(options: Options) -> int:
+    config, scene, out = open_run(options, print)
     final = _follow(config, scene, out, options.resume)
     if final is None:
         print(f"saved. Go on with: python -m nerf.train --scene {options.scene} --out {out} --resume")

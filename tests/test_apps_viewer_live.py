@@ -28,7 +28,7 @@ def ball(tmp_path, monkeypatch):
     """A moving scene, and a configuration that learns it in a second."""
     (tmp_path / "ball").mkdir()
     scene = write_ball(tmp_path / "ball", True)
-    monkeypatch.setattr("apps.viewer.live.configure", lambda options, scene, backend: replace(
+    monkeypatch.setattr("nerf.cli.configure", lambda options, scene, backend: replace(
         tiny(str(options.scene), True), steps=options.steps, budget=None if options.steps else 60.0,
     ))  # fmt: skip
     return scene
@@ -117,7 +117,7 @@ def test_what_nobody_foresaw_is_said_too(ball, live, tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise MemoryError("no room for the photos")
 
-    monkeypatch.setattr("apps.viewer.live.load_scene", full)
+    monkeypatch.setattr("nerf.cli.load_scene", full)
     live.begin(Options(ball, out=tmp_path / "run", backend="reference"))
     wait(live, "failed")
     assert live.error == "MemoryError: no room for the photos" and not live.busy

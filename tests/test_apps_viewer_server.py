@@ -121,11 +121,11 @@ def test_nothing_else_of_the_disk_is_served(house, address):
 
 def test_photos_and_what_the_scene_makes_of_them(house):
     built, client = house
-    photo = client.get("/api/photos/0?longest=18")
-    assert Image.open(io.BytesIO(photo.content)).size == (18, 18)
+    small = client.get("/api/photos/0/compared?longest=18", headers=SOMEBODY)
+    assert Image.open(io.BytesIO(small.content)).size == (54, 18)
     compared = client.get("/api/photos/0/compared", headers=SOMEBODY)
     assert Image.open(io.BytesIO(compared.content)).size == (72, 24) and float(compared.headers["x-psnr"]) > 3
-    beyond = client.get(f"/api/photos/{len(built.stage.rig.photos)}")
+    beyond = client.get(f"/api/photos/{len(built.stage.rig.photos)}/compared", headers=SOMEBODY)
     assert beyond.status_code == 422 and "photo: expected a number below" in beyond.json()["error"]
 
 

@@ -161,7 +161,7 @@ def test_a_photo_stands_beside_the_scene_from_its_place(stage):
     assert sheet.shape == (24, 72, 3)
     assert np.array_equal(sheet[:, :24], frame.image.numpy()) and np.array_equal(sheet[:, 24:48], to_bytes(rendered))
     assert decibels == pytest.approx(psnr(rendered, frame.image.float() / 255), abs=1e-6)
-    assert stage.small(frame, 12).shape == (12, 12, 3)
+    assert finished(stage.compare(frame, 12))[0].shape == (12, 36, 3)
     with pytest.raises(StageError, match="photo: expected a number below"):
         stage.frame_of(len(stage.rig.photos))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import queue
-import secrets
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -56,12 +55,10 @@ class Film:
     """A film under way or made.
 
     Attributes:
-        token: its name in addresses.
         file, path: the film, and its keyframes as nerf.render takes them.
         frames, done: how many it will have, and has.
     """
 
-    token: str
     file: Path
     path: Path
     frames: int
@@ -74,7 +71,6 @@ class Films:
 
     def __init__(self, engine: Engine, stage: Stage) -> None:
         self.engine, self.stage = engine, stage
-        self.made: dict[str, Film] = {}
         self._naming = threading.Lock()
 
     def line(self, order: Order) -> dict[str, Any]:
@@ -105,7 +101,6 @@ class Films:
         planned = shots(rig, name, order.frames, order.freeze, order.time if order.freeze == "person" else None)
         sizes: list[Shot] = [(sized(c, order.width or rig.lens.width, even=True), time) for c, time in planned]
         film.task = self.engine.start(_rendering(model, sizes, order, film), owner)
-        self.made[film.token] = film
         return film
 
     def _named(self, folder: Path, frames: int) -> Film:
@@ -115,7 +110,7 @@ class Films:
             taken = {p.stem for p in folder.iterdir()}
             stem = next(name for n in range(1, 10**6) if (name := f"film-{n:03d}") not in taken)
             (folder / f"{stem}.json").touch()
-        return Film(secrets.token_urlsafe(9), folder / f"{stem}.mp4", folder / f"{stem}.json", frames)
+        return Film(folder / f"{stem}.mp4", folder / f"{stem}.json", frames)
 
 
 def check(order: Order, model: SceneModel) -> None:

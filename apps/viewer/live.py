@@ -13,14 +13,14 @@ from typing import Any
 from apps.viewer.engine import Engine, Task
 from apps.viewer.stage import Stage
 from data.errors import SceneError
-from data.scene import Scene, load_scene
+from data.scene import Scene
 from nerf import checkpoint
-from nerf.cli import Options, budget_seconds, configure, length, resumed
+from nerf.cli import Options, budget_seconds, length, open_run
 from nerf.config import ConfigError, TrainConfig
-from nerf.kernels import BackendError, choose
+from nerf.kernels import BackendError
 from nerf.paths import Rig
 from nerf.register import RegisterError
-from nerf.train import Progress, prepare, train
+from nerf.train import Progress, train
 from nerf.trainer import Collapse
 
 SENTENCES = (SceneError, ConfigError, RegisterError, BackendError, Collapse, OSError)
@@ -81,23 +81,9 @@ class Live:
 
     def _open(self, options: Options) -> None:
         try:
-            backend, said = choose(options.backend)
-            self.notes.append(said)
-            out = options.out or Path("runs") / options.scene.resolve().name
-            if options.resume:
-                prepare(out, True)
-                config = resumed(options, out, backend)
-                scene = load_scene(options.scene, config.downscale)
-            else:
-                scene = load_scene(options.scene, options.downscale)
-                config = configure(options, scene, backend)
-                moved = prepare(out, False)
-                self.notes += [moved] if moved else []
-            self.notes.append(scene.summary())
-            rig = Rig.of(scene)
-            rig.save(out)
+            config, scene, out = open_run(options, self.notes.append)
             self.out, self._scene = out, scene
-            self.stage.show(self.scene_name, out, None, rig, scene)
+            self.stage.show(self.scene_name, out, None, Rig.of(scene), scene)
             self._go(config, options.resume)
         except Exception as error:  # whatever it is, the page must not wait for ever
             self._fail(error)

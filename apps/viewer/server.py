@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 from starlette.datastructures import Headers, MutableHeaders
@@ -161,11 +161,6 @@ def _scene_routes(app: FastAPI, house: House) -> None:
         headers = {"X-Version": str(version), "X-Scene": str(stage.scene_id)}
         return await picture(pixels, 80 if quick else 92, headers)
 
-    @app.get("/api/photos/{index}")
-    async def photo(index: int, longest: int = 512) -> Response:
-        found = await asyncio.to_thread(stage.frame_of, index)
-        return await picture(await asyncio.to_thread(stage.small, found, min(max(longest, 16), 2048)), 88)
-
     @app.get("/api/photos/{index}/compared")
     async def compared(index: int, request: Request, person: Person, longest: int = 512) -> Response:
         found = await asyncio.to_thread(stage.frame_of, index)
@@ -180,14 +175,6 @@ def _film_routes(app: FastAPI, house: House) -> None:
     @app.post("/api/paths")
     async def line(order: Order) -> dict[str, Any]:
         return await asyncio.to_thread(films.line, order)
-
-    @app.get("/api/films/{token}/{kind}")
-    async def file(token: str, kind: str) -> Response:
-        film = films.made.get(token)
-        wanted = None if film is None else {"film.mp4": film.file, "path.json": film.path}.get(kind)
-        if wanted is None or not wanted.is_file():
-            return JSONResponse({"error": "no such film"}, 404)
-        return FileResponse(wanted, filename=wanted.name)
 
 
 class Wish(BaseModel):

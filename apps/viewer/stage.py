@@ -194,10 +194,6 @@ class Stage:
         name = rig.photos[index].name
         return next(frame for frame in self.scene.train + self.scene.test if frame.name == name)
 
-    def small(self, frame: Frame, longest: int) -> np.ndarray:
-        """A photo's bytes, reduced to at most `longest` pixels."""
-        return to_bytes(_reduced(frame, longest)[0])
-
     def compare(self, frame: Frame, longest: int) -> Generator[float, None, tuple[np.ndarray, float]]:
         """A photo, the scene from its place at its instant, and their difference, side by side "h 3w 3"; the PSNR (dB)."""
         model, _ = self.ready()
