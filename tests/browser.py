@@ -93,7 +93,7 @@ class Page:
         self.context = browser.new_context(viewport={"width": 1300, "height": 900}, **how)
         self.tab = self.context.new_page()
         self.tab.set_default_timeout(30_000)
-        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.tab.on("pageerror", lambda error: self.errors.append(error.stack or str(error)))
         self.tab.on(
             "console",
             lambda m: self.errors.append(m.text) if m.type == "error" and not re.search("42[29]|499", m.text) else None,
@@ -113,7 +113,7 @@ class Page:
     def close(self) -> None:
         """Close the tab, which must have had no error and no need of any other server."""
         self.context.close()
-        assert self.errors == [] and self.outside == []
+        assert self.errors == [] and self.outside == [], (self.errors, self.outside)
 
     def shown(self) -> int:
         """How many pictures of the scene it has shown."""

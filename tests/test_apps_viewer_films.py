@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from concurrent.futures import CancelledError
 
@@ -90,6 +91,19 @@ def test_a_stopped_film_leaves_nothing(films):
     with pytest.raises(CancelledError):
         film.task.future.result(30)
     assert film.task.future.cancelled() and set(folder.iterdir()) == before
+
+
+def test_a_film_whose_turn_never_came_leaves_nothing(films):
+    folder = films.stage.run / "exports"
+    before = set(folder.glob("*"))
+    gate = threading.Event()
+    films.engine.call(gate.wait, "gate", 1e9)
+    film = films.start(Order("orbit", frames=3, width=8), "somebody")
+    film.task.cancel()
+    gate.set()
+    with pytest.raises(CancelledError):
+        film.task.future.result(30)
+    assert set(folder.glob("*")) == before
 
 
 def test_a_film_that_cannot_be_written_says_so_and_frees_the_engine(films, monkeypatch):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
-from typing import Literal, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -21,6 +25,40 @@ GONE = 499  # nobody reads the answer
 
 class Gone(Exception):
     """Nobody waits for the answer any more."""
+
+
+def saying(refused: Callable[[Exception], Response | None]) -> type[APIRoute]:
+    """Routes that say every refusal as {"error": sentence}.
+
+    refused: the answer to an error of the routes' own; None to errors that it doesn't know, which are raised.
+    """
+
+    class Saying(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def answer(request: Request) -> Response:
+                try:
+                    return await handle(request)
+                except HTTPException as error:
+                    return refusal(error.detail, error.status_code)
+                except RequestValidationError as error:
+                    first = error.errors()[0]
+                    return refusal(f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}", 422)
+                except Exception as error:
+                    said = refused(error)
+                    if said is None:
+                        raise
+                    return said
+
+            return answer
+
+    return Saying
+
+
+def refusal(sentence: object, status: int) -> Response:
+    """What is wrong, as the page's scripts read it."""
+    return JSONResponse({"error": str(sentence)}, status)
 
 
 async def result(request: Request, task: Task[R]) -> R:

@@ -48,14 +48,12 @@ class Task(Generic[R]):
 
     Attributes:
         future: its result, once it is there; cancelled where the work was.
-        latest: what the work yielded last.
         paused: the engine leaves it alone while this is set.
     """
 
     def __init__(self, work: Generator[Any, None, R], owner: str, weight: float, wake: Callable[[], None]) -> None:
         self.work, self.owner, self.weight, self._wake = work, owner, weight, wake
         self.future: Future[R] = Future()
-        self.latest: Any = None
         self.ended = False
         self.turn = Turn()
         self._paused = False
@@ -181,7 +179,7 @@ class Engine:
                 task.work.close()
                 task.future.cancel()
                 return True
-            task.latest = next(task.work)
+            next(task.work)
             return False
         except StopIteration as end:
             _settle(task.future.set_result, end.value)

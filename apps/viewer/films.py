@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import threading
@@ -71,6 +72,7 @@ class Films:
 
     def __init__(self, engine: Engine, stage: Stage) -> None:
         self.engine, self.stage = engine, stage
+        self._named: set[Path] = set()
         self._naming = threading.Lock()
 
     def line(self, order: Order) -> dict[str, Any]:
@@ -95,22 +97,19 @@ class Films:
             keyframes = [Keyframe(c.pose.double().numpy(), field_of_view(c), time) for c, time in stops]
         if self.stage.run is None:
             raise StageError("expected a run's folder to keep the film in, found none")
-        film = self._named(self.stage.run / FOLDER, order.frames)
-        save_path(film.path, keyframes, loop)
-        name = str(film.path) if order.path == "keyframes" else order.path
-        planned = shots(rig, name, order.frames, order.freeze, order.time if order.freeze == "person" else None)
-        sizes: list[Shot] = [(sized(c, order.width or rig.lens.width, even=True), time) for c, time in planned]
-        film.task = self.engine.start(_rendering(model, sizes, order, film), owner)
+        film = self._name(self.stage.run / FOLDER, order.frames)
+        film.task = self.engine.start(_rendering(model, rig, order, film, keyframes, loop), owner)
         return film
 
-    def _named(self, folder: Path, frames: int) -> Film:
-        """The next film's files: no name comes from the page."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def _name(self, folder: Path, frames: int) -> Film:
+        """The next film's files: no name comes from the page, and no file is there before the film's turn comes."""
         with self._naming:
-            taken = {p.stem for p in folder.iterdir()}
-            stem = next(name for n in range(1, 10**6) if (name := f"film-{n:03d}") not in taken)
-            (folder / f"{stem}.json").touch()
-        return Film(folder / f"{stem}.mp4", folder / f"{stem}.json", frames)
+            for n in itertools.count(1):
+                film = Film(folder / f"film-{n:03d}.mp4", folder / f"film-{n:03d}.json", frames)
+                if not (film.path in self._named or film.path.exists() or film.file.exists()):
+                    self._named.add(film.path)
+                    return film
+        raise AssertionError("numbers end")
 
 
 def check(order: Order, model: SceneModel) -> None:
@@ -143,7 +142,16 @@ def _keyframes(order: Order, rig: Rig) -> tuple[list[Keyframe] | None, bool]:
     return read_path(whole, rig, "keyframes")
 
 
-def _rendering(model: SceneModel, film: list[Shot], order: Order, made: Film) -> Generator[float, None, int]:
+def _shots(rig: Rig, order: Order, made: Film) -> list[Shot]:
+    """Camera and instant of each frame."""
+    name = str(made.path) if order.path == "keyframes" else order.path
+    planned = shots(rig, name, order.frames, order.freeze, order.time if order.freeze == "person" else None)
+    return [(sized(camera, order.width or rig.lens.width, even=True), time) for camera, time in planned]
+
+
+def _rendering(
+    model: SceneModel, rig: Rig, order: Order, made: Film, keyframes: list[Keyframe], loop: bool
+) -> Generator[float, None, int]:
     """Render frame after frame in slices, beside a thread that encodes them; returns how many there were."""
     frames: queue.Queue[np.ndarray | None] = queue.Queue(maxsize=4)
     failed: list[BaseException] = []
@@ -162,8 +170,11 @@ def _rendering(model: SceneModel, film: list[Shot], order: Order, made: Film) ->
             failed.append(error)
 
     writer = threading.Thread(target=write, name="film", daemon=True)
+    made.path.parent.mkdir(parents=True, exist_ok=True)
     writer.start()
     try:
+        save_path(made.path, keyframes, loop)
+        film = _shots(rig, order, made)
         ranges = probe(model, film, order.mode)
         for shot in film:
             # All have the middle instant's exposure: none flickers.

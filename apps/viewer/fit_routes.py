@@ -14,18 +14,16 @@ where there is no room. Who asks is told apart by the header X-Person.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
 from fastapi import APIRouter, HTTPException, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
-from fastapi.routing import APIRoute
+from fastapi.responses import FileResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from apps.viewer.answers import GONE, Gone, result
+from apps.viewer.answers import GONE, Gone, refusal, result, saying
 from apps.viewer.answers import picture as drawn
 from apps.viewer.fit_photos import example
 from apps.viewer.fits import Busy, Fits, UnknownFit
@@ -34,32 +32,15 @@ from siren.loop import FitError
 LIMIT = 30 << 20  # bytes of an upload, with both images of a blend
 
 
-class _Route(APIRoute):
-    """Says every refusal in the same way."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def answer(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except FitError as error:
-                status = 404 if isinstance(error, UnknownFit) else 429 if isinstance(error, Busy) else 422
-                return JSONResponse({"error": str(error)}, status)
-            except HTTPException as error:
-                return JSONResponse({"error": str(error.detail)}, error.status_code)
-            except RequestValidationError as error:
-                first = error.errors()[0]
-                return JSONResponse({"error": f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}"}, 422)
-            except (ClientDisconnect, Gone):
-                return Response(status_code=GONE)
-
-        return answer
+def _refused(error: Exception) -> Response | None:
+    if isinstance(error, FitError):
+        return refusal(error, 404 if isinstance(error, UnknownFit) else 429 if isinstance(error, Busy) else 422)
+    return Response(status_code=GONE) if isinstance(error, (ClientDisconnect, Gone)) else None
 
 
 def router(fits: Fits) -> APIRouter:
     """The routes."""
-    routes = APIRouter(prefix="/api/fits", route_class=_Route)
+    routes = APIRouter(prefix="/api/fits", route_class=saying(_refused))
 
     @routes.post("")
     async def start(request: Request) -> dict[str, Any]:

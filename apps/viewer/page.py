@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
 
-from apps.viewer.films import Film, Order
+from apps.viewer.film_form import film_form
 from apps.viewer.scenes import Scenes
 from apps.viewer.server import SENTENCES, House
 from nerf.config import ConfigError
@@ -18,7 +16,6 @@ HELP = (
     "Drag to turn, wheel or pinch to zoom, shift-drag or two fingers to pan; arrow keys, **+** **-**; **R** resets, "
     "**[** **]** go from photo to photo, **C** shows the cameras, **K** records a keyframe, **space** plays."
 )
-PATHS = [("round the subject", "orbit"), ("spiral", "spiral"), ("through my keyframes", "keyframes")]
 HEAD = """<link rel="stylesheet" href="/page/page.css"><link rel="stylesheet" href="/page/upload.css">
 <link rel="stylesheet" href="/page/siren.css"><script type="module" src="/page/view.js"></script>
 <script type="module" src="/page/tabs.js"></script>"""
@@ -42,92 +39,12 @@ def mount(app: FastAPI, house: House, scenes: Scenes) -> FastAPI:
                 with gr.Column(min_width=400):
                     _training(house, scenes)
                 with gr.Column(min_width=400):
-                    _film(page, house)
+                    film_form(page, house.films)
         with gr.Tab("New scene", id="new"):
             gr.HTML('<div id="upload-zone"></div>')
         with gr.Tab("Images (SIREN)", id="siren"):
             gr.HTML('<div id="siren-panel"></div>')
     return gr.mount_gradio_app(app, page, path="/", head=HEAD, theme=THEME, footer_links=[], allowed_paths=[])
-
-
-def _film(page: gr.Blocks, house: House) -> None:
-    """The form that makes films."""
-    asked: dict[str, Film] = {}  # the film that each page waits for
-
-    def make(
-        keyframes: str, now: float, path: str, seconds: float, fps: float, width: float, freeze: str, mode: str,
-        request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008 (Gradio looks for it there)
-    ) -> Iterator[Any]:  # fmt: skip
-        person = request.session_hash or "film"
-        try:
-            frames = max(1, round(seconds * fps))
-            order = Order(path, keyframes, frames, float(fps), int(width) or None, freeze, float(now), mode)  # type: ignore[arg-type]
-            film = house.films.start(order, person)
-        except (*SENTENCES, ValueError, TypeError, OverflowError) as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        asked[person] = film
-        began = time.monotonic()
-        assert film.task is not None
-        try:
-            while not film.task.done:
-                rate = film.done / max(time.monotonic() - began, 1e-3)
-                progress((film.done, film.frames), desc=f"{rate:.1f} frames/s", unit="frames")
-                yield gr.skip(), gr.skip()
-                time.sleep(0.25)
-            if film.task.future.cancelled():
-                return
-            failure = film.task.future.exception()
-            if failure is not None:
-                raise gr.Error(str(failure), print_exception=False)
-            files = [str(film.file), str(film.path)]
-            # Of all the disk, Gradio shows the folders that films lie in, from the first film on.
-            page.allowed_paths = sorted({*page.allowed_paths, str(film.file.parent.resolve())})
-            yield gr.update(value=files[0], visible=True), gr.update(value=files, visible=True)
-        finally:
-            film.task.cancel()
-            asked.pop(person, None)
-
-    def stop(request: gr.Request) -> None:
-        film = asked.get(request.session_hash or "film")
-        if film is not None and film.task is not None:
-            film.task.cancel()
-
-    with gr.Accordion("Film", open=False, elem_id="film"):
-        keyframes = gr.Textbox(visible=False)
-        now = gr.Number(0.5, visible=False)
-        path = gr.Dropdown(PATHS, value="orbit", label="Path", elem_id="film-path")
-        with gr.Row():
-            record = gr.Button("Record this camera", size="sm", elem_id="film-record")
-            clear = gr.Button("Clear keyframes", size="sm", elem_id="film-clear")
-            show = gr.Button("Show the path", size="sm", elem_id="film-show")
-        with gr.Row():
-            freeze = gr.Dropdown(
-                [("nothing", "none"), ("the person", "person"), ("the camera", "camera")], value="none",
-                label="Hold still (moving scenes)", elem_id="film-freeze", min_width=120,
-            )  # fmt: skip
-            mode = gr.Dropdown(
-                ["color", "depth", "opacity", "canonical", "warp", "both"], value="color", label="Show", min_width=120
-            )
-        with gr.Row():
-            seconds = gr.Number(5, label="Seconds", minimum=0.01, min_width=80, elem_id="film-seconds")
-            fps = gr.Number(24, label="Frames a second", minimum=1, min_width=80)
-            width = gr.Number(0, label="Width (0: the photos')", precision=0, min_width=80, elem_id="film-width")
-        with gr.Row():
-            render = gr.Button("Render", variant="primary", elem_id="film-render")
-            halt = gr.Button("Stop", variant="stop", elem_id="film-stop")
-        video = gr.Video(label="Film", interactive=False, elem_id="film-video", autoplay=True, loop=True, visible=False)
-        files = gr.Files(
-            label="Film, and its path for nerf.render", interactive=False, elem_id="film-files", visible=False
-        )
-    record.click(None, js="() => window.sceneView.record()")
-    clear.click(None, js="() => window.sceneView.forget()")
-    show.click(None, [path], js="(path) => window.sceneView.preview({ path })")
-    made = render.click(
-        make, [keyframes, now, path, seconds, fps, width, freeze, mode], [video, files], concurrency_limit=8,
-        js="(_, __, ...rest) => [window.sceneView.recorded(), window.sceneView.state.time, ...rest]",
-    )  # fmt: skip
-    halt.click(stop, cancels=[made])
-    page.unload(stop)
 
 
 def _training(house: House, scenes: Scenes) -> None:

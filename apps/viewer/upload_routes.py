@@ -12,15 +12,15 @@ files that can't be used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
-from fastapi.routing import APIRoute
+from fastapi.responses import FileResponse
 from starlette.requests import ClientDisconnect
 
+from apps.viewer.answers import refusal, saying
 from apps.viewer.guard import same_origin
 from apps.viewer.inspection import inspect
 from apps.viewer.uploads import UploadError, UploadLimit, Uploads
@@ -28,29 +28,20 @@ from apps.viewer.uploads import UploadError, UploadLimit, Uploads
 _ABANDONED = 3600.0  # seconds
 
 
-class _Route(APIRoute):
-    """Says every refusal in the same way."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def answer(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except UploadError as error:
-                return JSONResponse({"error": str(error)}, error.status)
-            except HTTPException as error:
-                return JSONResponse({"error": str(error.detail)}, error.status_code)
-            except ClientDisconnect:
-                return JSONResponse({"error": "upload: expected the whole file, found it cut off"}, 400)
-
-        return answer
+def _refused(error: Exception) -> Response | None:
+    if isinstance(error, UploadError):
+        return refusal(error, error.status)
+    return (
+        refusal("upload: expected the whole file, found it cut off", 400)
+        if isinstance(error, ClientDisconnect)
+        else None
+    )
 
 
 def router(uploads: Uploads, on_ready: Callable[[str, Path], None]) -> APIRouter:
     """The routes. `on_ready` is told the token and the folder of each scene that was read without fault, in a worker
     thread, again each time that it is checked."""
-    routes = APIRouter(prefix="/api/uploads", dependencies=[Depends(same_origin)], route_class=_Route)
+    routes = APIRouter(prefix="/api/uploads", dependencies=[Depends(same_origin)], route_class=saying(_refused))
 
     @routes.post("")
     def begin() -> dict[str, Any]:

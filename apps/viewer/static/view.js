@@ -242,10 +242,11 @@ export class SceneView {
     this.state.playing = playing;
     this.playButton.textContent = playing ? "Pause" : "Play";
     if (!playing || this.ticking) return;
-    let last = performance.now(), way = 1, along = 0;
+    let last = null, way = 1, along = 0;
     const length = 1000 * (this.path ? 5 : Math.max(2, this.scene.photos.length / 24));
     const advance = (now) => {
       this.ticking = this.state.playing ? requestAnimationFrame(advance) : null;
+      last ??= now; // a frame's clock may stand before that of the click
       const share = (now - last) / length;
       if (!this.ticking || this.frames.flying) return;
       last = now;
