@@ -3,7 +3,8 @@
     python -m data.make_selfie --head PATH/ict_facekit.npz --out data/selfie
 
 The head mesh is ICT FaceKit's (MIT); all else, from the skin to the books, is made here by program. Frames land in a
-work folder first, as linear light: a run that was stopped goes on where it stopped.
+work folder first, as linear light: a run that was stopped goes on where it stopped. `--motion-only` writes no photo, only how
+the person's surface moves (`motion.npz`), and needs no renderer.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ import numpy as np
 from scipy.spatial import Delaunay
 
 from data.selfie_studio import motion, photo
+from data.selfie_studio.points import write_motion
 
 PACKAGE = Path(__file__).parent / "selfie_studio"
+AFTERWARDS = ("photo.py", "points.py", "sight.py")  # of its files, those that no frame depends on
 
 
 def validation() -> list[int]:
@@ -51,7 +54,7 @@ def work_folder(root: Path, head: Path, spp: int) -> Path:
     """A folder for the frames of exactly these sources, head and samples: older frames are never mixed in."""
     digest = hashlib.sha256(str(spp).encode() + head.read_bytes())
     for source in sorted(PACKAGE.glob("*.py")):
-        if source.name != "photo.py":  # develops the frames afterwards
+        if source.name not in AFTERWARDS:
             digest.update(source.read_bytes())
     folder = root / digest.hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +149,52 @@ def write_lists(work: Path, out: Path, wanted: list[tuple[str, int, bool]]) -> N
         (out / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
+def follow(path: Path, head: Path, wanted: list[tuple[str, int, bool]]) -> None:
+    """Write the motion of the person's surface, for those of the wanted shots that are trained on."""
+    write_motion(path, head, [(name, instant) for name, instant, second in wanted if not second])
+
+
+def follow_alone(out: Path, head: Path, wanted: list[tuple[str, int, bool]]) -> None:
+    """Add the motion to a scene that is there. Its photos must be those wanted, or the command ends."""
+    try:
+        found = json.loads((out / "dataset.json").read_text())["train_ids"]
+    except (OSError, ValueError, KeyError):
+        sys.exit(f"--out {out}: expected a scene with dataset.json, to which --motion-only adds, found none")
+    expected = [name for name, _, second in wanted if not second]
+    if found != expected:
+        sys.exit(
+            f"{out / 'dataset.json'}: train_ids: expected {len(expected)} photos as by --frames, found {len(found)}"
+        )
+    follow(out / "motion.npz", head, wanted)
+    print(f"{out / 'motion.npz'}: {(out / 'motion.npz').stat().st_size / 2**20:.2f} MiB")
+
+
 def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    first, last = options.frames
+    wanted = shots(first, last)
+    if options.motion_only:
+        follow_alone(options.out, options.head, wanted)
+        return
+    if options.out.exists() and any(options.out.iterdir()) and not (options.out / "dataset.json").exists():
+        sys.exit(f"--out {options.out}: holds something other than a scene, and would be replaced as a whole")
+    work = work_folder(options.work, options.head, options.spp)
+    film(options.head, work, wanted, options.spp)
+    fresh = work / "tree"
+    shutil.rmtree(fresh, ignore_errors=True)
+    write_photos(work, fresh, wanted)
+    write_lists(work, fresh, wanted)
+    follow(fresh / "motion.npz", options.head, wanted)
+    if (options.out / "README.md").exists():
+        shutil.copy(options.out / "README.md", fresh)
+    shutil.rmtree(options.out, ignore_errors=True)
+    shutil.move(fresh, options.out)
+    size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
+    print(f"{options.out}: {len(wanted)} photos, {size / 2**20:.1f} MiB")
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line, checked; `frames` becomes (first, past the last)."""
     parser = argparse.ArgumentParser(prog="python -m data.make_selfie", description=__doc__.split("\n\n")[0])
     parser.add_argument(
         "--head", type=Path, required=True, help="ict_facekit.npz: the head mesh (not in this repository)"
@@ -157,6 +205,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--spp", type=int, default=4, help="light paths per rendered pixel; a photo's pixel has four")
     parser.add_argument("--frames", default=f"0:{motion.INSTANTS}", help="instants to film, first:past-the-last")
+    parser.add_argument(
+        "--motion-only", action="store_true", help="only add motion.npz to the scene in --out: two minutes, no renderer"
+    )
     options = parser.parse_args(arguments)
     if not options.head.is_file():
         sys.exit(f"--head {options.head}: no such file; expected ict_facekit.npz (see data/selfie/README.md)")
@@ -166,21 +217,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"--frames {options.frames}: expected first:past-the-last, such as 0:{motion.INSTANTS}")
     if not 0 <= first < last <= motion.INSTANTS:
         sys.exit(f"--frames {options.frames}: expected a range within 0:{motion.INSTANTS}")
-    if options.out.exists() and any(options.out.iterdir()) and not (options.out / "dataset.json").exists():
-        sys.exit(f"--out {options.out}: holds something other than a scene, and would be replaced as a whole")
-    work = work_folder(options.work, options.head, options.spp)
-    wanted = shots(first, last)
-    film(options.head, work, wanted, options.spp)
-    fresh = work / "tree"
-    shutil.rmtree(fresh, ignore_errors=True)
-    write_photos(work, fresh, wanted)
-    write_lists(work, fresh, wanted)
-    if (options.out / "README.md").exists():
-        shutil.copy(options.out / "README.md", fresh)
-    shutil.rmtree(options.out, ignore_errors=True)
-    shutil.move(fresh, options.out)
-    size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
-    print(f"{options.out}: {len(wanted)} photos, {size / 2**20:.1f} MiB")
+    options.frames = first, last
+    return options
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@
     scene.json     center, scale, near, far         camera/<id>.json  one camera, at 1x
     rgb/<k>x/<id>.png   photos reduced by k         points.npy     static background points (optional)
     mask/<k>x/<id>.png  masks (optional)
+    covisible/<k>x/val/<id>.png   DyCheck's (optional): which pixels of a held-out photo enough training photos see
 
 A camera file's `orientation` is the rotation from world to camera in OpenCV axes (y down, looking along +z), its
 `position` the centre. Positions and points become (x - center) * scale, which are the units of near and far (along
-the ray). Photos come from the largest folder that divides the wanted downscale.
+the ray). Photos come from the largest folder that divides the wanted downscale, and so do co-visibility masks, which
+are there at one scale alone: they are resized to the photos'.
 
 Without val_ids every `split_every`-th photo is held out. Held-out photos whose warp_id has no training photo have
 their codes interpolated in time.
@@ -92,6 +94,8 @@ def _shots(path: Path, ids: list[str], test: set[str], downscale: int) -> list[S
     if folder is None:
         raise mismatch(path / "rgb", "folder", "photos in 1x, 2x, 4x ...", "none")
     masks = _scales(path / "mask").get(folder[0])
+    seen = {k: p / "val" for k, p in _scales(path / "covisible").items()}
+    covisible = pick_folder(seen, max(downscale, folder[0]))
     file = path / "metadata.json"
     metadata = read_json(file)
     shots = []
@@ -114,6 +118,9 @@ def _shots(path: Path, ids: list[str], test: set[str], downscale: int) -> list[S
                 test=name in test,
                 mask=None if masks is None else find_image(masks / name),
                 reduced=folder[0],
+                alpha_masks=True,  # DyCheck's photos are transparent where the depth sensor knew nothing
+                covisible=find_image(covisible[1] / name) if covisible is not None and name in test else None,
+                covisible_reduced=1 if covisible is None else covisible[0],
                 warp_id=warp,
                 appearance_id=_id(meta, "appearance_id", file, name, warp),
                 camera_id=_id(meta, "camera_id", file, name, 0),

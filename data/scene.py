@@ -29,7 +29,8 @@ from data.bounds import find_bounds, focus, move_poses
 from data.camera import Camera
 from data.errors import SceneError, mismatch
 from data.images import area_average, composite, plain_background, read_mask, read_pixels, to_uint8
-from data.shots import Capture, Shot, fit_lens
+from data.motion import SurfaceMotion, read_motion
+from data.shots import Capture, Shot, fit_lens, read_covisible
 
 _WHITE = (1.0, 1.0, 1.0)
 
@@ -37,6 +38,8 @@ _WHITE = (1.0, 1.0, 1.0)
 @dataclass
 class Frame:
     """One photo. `mask` is 255 on the subject, 0 elsewhere: the file's alpha, or a mask file; None: no mask.
+    `covisible` is 255 where enough training photos see what a held-out one shows (Gao et al. 2022, section 4), 0
+    elsewhere; None: the files don't say.
 
     Ids index tables of latent codes and are dense over the training photos; a held-out photo has the ids of a training
     photo of the same instant, else of the nearest one. `time` in [0, 1] is the photo's place in the capture, over
@@ -51,6 +54,7 @@ class Frame:
     appearance_id: int
     camera_id: int
     time: float
+    covisible: UInt8[Tensor, "h w"] | None = None
 
 
 @dataclass
@@ -70,6 +74,7 @@ class Scene:
     interpolate_test held-out photos' latent codes are to be interpolated by `time` from the training photos next to
                      them; False: they share a training photo's ids
     masks_are_alpha  masks are the alpha of cut-out photos
+    motion           how surfaces really moved, where the files say: for measuring
     """
 
     path: Path
@@ -87,6 +92,7 @@ class Scene:
     transform: Float[Tensor, "4 4"]
     interpolate_test: bool
     masks_are_alpha: bool
+    motion: SurfaceMotion | None = None
 
     def summary(self) -> str:
         """One line: format, images, resolution, memory, split, and what the trainer makes of it."""
@@ -94,7 +100,7 @@ class Scene:
         sizes = sorted({(f.camera.width, f.camera.height) for f in frames})
         size = f"{sizes[0][0]}x{sizes[0][1]}"
         size += f" to {sizes[-1][0]}x{sizes[-1][1]}" if len(sizes) > 1 else ""
-        used = sum(f.image.numel() + (0 if f.mask is None else f.mask.numel()) for f in frames)
+        used = sum(p.numel() for f in frames for p in (f.image, f.mask, f.covisible) if p is not None)
         kind = ("moving" if self.moving else "static") + (", on a plain colour" if self.background else "")
         points = "" if self.points is None else f", {len(self.points)} points"
         return (
@@ -159,7 +165,7 @@ def _assemble(capture: Capture, downscale: int) -> Scene:
         if masks_are_alpha and mask is None:
             mask = torch.full(photo.image.shape[:2], 255, dtype=torch.uint8)
         camera = photo.lens.with_pose(poses[i])
-        frames.append(Frame(shot.name, camera, photo.image, mask, *ids[i], time=times[i]))
+        frames.append(Frame(shot.name, camera, photo.image, mask, *ids[i], times[i], photo.covisible))
     points = capture.points
     if points is not None:
         points = points @ found.transform[:3, :3].T + found.transform[:3, 3]
@@ -181,6 +187,7 @@ def _assemble(capture: Capture, downscale: int) -> Scene:
         transform=torch.from_numpy(found.transform).float(),
         interpolate_test=capture.moving and not held_out <= trained,
         masks_are_alpha=masks_are_alpha,
+        motion=read_motion(capture.path, [s for s in shots if not s.test], found.transform),
     )
 
 
@@ -235,6 +242,7 @@ class _Photo:
     mask: Tensor | None
     cut_out: bool  # the mask is the file's alpha
     lens: Camera
+    covisible: Tensor | None
 
 
 def _load_all(shots: Sequence[Shot], source: Path, downscale: int) -> list[_Photo]:
@@ -257,21 +265,27 @@ def _load(shot: Shot, source: Path, downscale: int) -> _Photo:
     lens = fit_lens(shot.lens, size, shot.image, source)
     left = max(1.0, downscale / shot.reduced)
     width, height = (max(1, round(s / left)) for s in size)
-    cut_out = opacity is not None and bool((opacity < 255).any())
+    transparent = opacity is not None and bool((opacity < 255).any())
+    cut_out = transparent and not shot.alpha_masks
     image = to_uint8(area_average(composite(rgb, opacity if cut_out else None, 1.0), width, height))
     mask = opacity if cut_out else None
     if mask is None and shot.mask is not None:
         mask = read_mask(shot.mask)
         if mask.shape != rgb.shape[:2]:
             raise mismatch(shot.mask, "size", f"{size[0]}x{size[1]} as the photo", f"{mask.shape[1]}x{mask.shape[0]}")
-    if mask is not None:
-        mask = to_uint8(area_average(mask[..., None], width, height))[..., 0]
+    elif transparent and shot.alpha_masks:
+        mask = opacity
     return _Photo(
         image=torch.from_numpy(image),
-        mask=None if mask is None else torch.from_numpy(mask),
+        mask=_fitted(mask, width, height),
         cut_out=cut_out,
         lens=lens.scaled(1 / left, width, height),
+        covisible=_fitted(read_covisible(shot, size), width, height),
     )
+
+
+def _fitted(mask: np.ndarray | None, width: int, height: int) -> Tensor | None:
+    return None if mask is None else torch.from_numpy(to_uint8(area_average(mask[..., None], width, height))[..., 0])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

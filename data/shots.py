@@ -14,7 +14,7 @@ import torch
 
 from data.camera import Camera
 from data.errors import mismatch
-from data.images import EXTENSIONS
+from data.images import EXTENSIONS, read_mask
 
 _ROTATION_TOLERANCE = 5e-3  # of a column's length; files with 3 decimals pass, sheared ones don't
 
@@ -25,7 +25,9 @@ class Shot:
 
     `pose` is camera-to-world, 3x4 float64, OpenGL axes, in the file's units. `lens` holds intrinsics at the
     size that the poses' file states; its own pose is unused. `reduced`: the image file is from a folder of photos
-    already this many times smaller. Ids are raw (any integers); None means that the format has none.
+    already this many times smaller; `covisible_reduced`: so is the mask `covisible`. `alpha_masks`: the file's alpha says
+    which pixels count, as a mask file does, and not what is cut out. Ids are raw (any integers);
+    None means that the format has none.
     """
 
     name: str
@@ -39,6 +41,9 @@ class Shot:
     appearance_id: int | None = None
     camera_id: int = 0
     time: float | None = None
+    covisible: Path | None = None
+    covisible_reduced: int = 1
+    alpha_masks: bool = False
 
 
 @dataclass
@@ -216,3 +221,17 @@ def fit_lens(lens: Camera, size: tuple[int, int], image: Path, source: Path) -> 
             return lens.scaled(size[0] / lens.width, *size)
     expected = f"{lens.width}x{lens.height} as {source.name} says, or a whole-number resize of it"
     raise mismatch(image, "size", expected, f"{size[0]}x{size[1]}")
+
+
+def read_covisible(shot: Shot, size: tuple[int, int]) -> np.ndarray | None:
+    """The shot's co-visibility mask as stored, "h w" uint8; None: it has none. `size` is the photo file's (width,
+    height). Raises SceneError for a mask of another size than the photo's, at the mask's own scale."""
+    if shot.covisible is None:
+        return None
+    mask = read_mask(shot.covisible)
+    k, found = shot.covisible_reduced, mask.shape[::-1]
+    if any(abs(m * k - p * shot.reduced) >= max(k, shot.reduced) for m, p in zip(found, size)):
+        width, height = (round(p * shot.reduced / k) for p in size)
+        expected = f"{width}x{height} as the photo" + ("" if k == shot.reduced else f" reduced to {k}x")
+        raise mismatch(shot.covisible, "size", expected, f"{found[0]}x{found[1]}")
+    return mask

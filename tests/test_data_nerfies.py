@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from data.errors import SceneError
 from data.scene import load_scene
 from tests import trees
 
@@ -62,6 +64,94 @@ def test_masks_of_the_same_scale(tmp_path: Path) -> None:
     Image.new("L", (40, 30), 255).save(tmp_path / "mask" / "1x" / "shot_004.png")
     scene = load_scene(tmp_path)
     assert [f.name for f in scene.train if f.mask is not None] == ["shot_004"]
+
+
+def test_a_photos_alpha_is_a_mask_and_no_cut_out(tmp_path: Path) -> None:
+    trees.write_nerfies(tmp_path)
+    pixels = np.full((30, 40, 4), (10, 20, 30, 255), np.uint8)
+    pixels[:, 30:, 3] = 0  # the depth sensor knew nothing there
+    Image.fromarray(pixels).save(tmp_path / "rgb" / "1x" / "shot_004.png")
+    scene = load_scene(tmp_path)
+    frame = next(f for f in scene.train if f.name == "shot_004")
+    assert not scene.masks_are_alpha and scene.background is None
+    assert frame.image.reshape(-1, 3).unique(dim=0).tolist() == [[10, 20, 30]]  # nothing is painted behind it
+    assert frame.mask is not None and torch.equal(frame.mask[0] > 127, torch.arange(40) < 30)
+
+
+def covisible(folder: Path, scale: int, name: str, size: tuple[int, int], seen: int) -> Path:
+    """Write a mask whose first `seen` columns are co-visible."""
+    file = folder / "covisible" / f"{scale}x" / "val" / f"{name}.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros(size[::-1], np.uint8)
+    pixels[:, :seen] = 255
+    Image.fromarray(pixels).save(file)
+    return file
+
+
+def test_covisible_masks_of_held_out_photos(tmp_path: Path) -> None:
+    trees.write_nerfies(tmp_path)
+    covisible(tmp_path, 1, "shot_003", (40, 30), 13)
+    covisible(tmp_path, 1, "shot_004", (40, 30), 13)  # which is trained on
+    scene = load_scene(tmp_path)
+    assert all(f.covisible is None and f.mask is None for f in scene.train)
+    first, second = scene.test
+    assert first.name == "shot_003" and first.mask is None and second.covisible is None  # one file is there
+    expected = torch.zeros(30, 40, dtype=torch.uint8)
+    expected[:, :13] = 255
+    assert first.covisible is not None and torch.equal(first.covisible, expected)
+
+
+@pytest.mark.parametrize(
+    ("photos", "masks", "downscale", "taken", "size", "columns"),
+    [
+        ((1, 2), (2,), 1, 2, (40, 30), 20),  # DyCheck's trees: masks at 2x alone, enlarged
+        ((1, 2), (2,), 2, 2, (20, 15), 10),
+        ((1, 2), (1, 2), 2, 2, (20, 15), 10),
+        ((1,), (1, 2), 2, 2, (20, 15), 10),  # the masks are there at the size that the photos are reduced to
+        ((2,), (1, 2), 1, 2, (20, 15), 10),
+        ((1, 2), (2,), 4, 2, (10, 8), 5),
+        ((1, 2), (4,), 1, 4, (40, 30), 20),
+    ],
+)
+def test_covisible_masks_of_other_scales(
+    tmp_path: Path,
+    photos: tuple[int, ...],
+    masks: tuple[int, ...],
+    downscale: int,
+    taken: int,
+    size: tuple[int, int],
+    columns: int,
+) -> None:
+    trees.write_nerfies(tmp_path, shrinks=photos)
+    for k in masks:  # the left half in the folder that ought to be read, nothing in the others
+        covisible(tmp_path, k, "shot_003", (40 // k, -(-30 // k)), 20 // k if k == taken else 0)
+    mask = load_scene(tmp_path, downscale).test[0].covisible
+    assert mask is not None and tuple(mask.shape) == size[::-1]
+    assert (mask[:, :columns] == 255).all() and (mask[:, columns:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("scale", "size", "words"),
+    [
+        (1, (40, 31), "size: expected 40x30 as the photo, found 40x31"),
+        (1, (20, 15), "size: expected 40x30 as the photo, found 20x15"),
+        (2, (40, 30), "size: expected 20x15 as the photo reduced to 2x, found 40x30"),
+        (2, (22, 15), "size: expected 20x15 as the photo reduced to 2x, found 22x15"),
+    ],
+)
+def test_covisible_masks_of_a_wrong_size(tmp_path: Path, scale: int, size: tuple[int, int], words: str) -> None:
+    trees.write_nerfies(tmp_path)
+    file = covisible(tmp_path, scale, "shot_007", size, 3)
+    with pytest.raises(SceneError, match=re.escape(f"{file}: {words}")):
+        load_scene(tmp_path)
+
+
+def test_a_broken_covisible_mask_is_named(tmp_path: Path) -> None:
+    trees.write_nerfies(tmp_path)
+    file = covisible(tmp_path, 1, "shot_007", (40, 30), 3)
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(SceneError, match=rf"{re.escape(str(file))}: image: expected a .*PNG"):
+        load_scene(tmp_path)
 
 
 def test_a_rig_shares_training_instants(tmp_path: Path) -> None:

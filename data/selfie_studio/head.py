@@ -25,6 +25,11 @@ LANDMARKS = np.array([
 ])  # fmt: skip
 
 
+def to_room(points: np.ndarray) -> np.ndarray:
+    """Head frame, cm, to room, metres."""
+    return points * 0.01 + ORIGIN
+
+
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     """Rotation matrix from degrees: yaw turns to the person's left, pitch nods down, roll tilts to the right."""
     y, p, r = np.radians([yaw, pitch, roll])

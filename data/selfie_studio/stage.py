@@ -8,7 +8,7 @@ import mitsuba as mi
 import mitsuba_oidn
 import numpy as np
 
-from data.selfie_studio.head import ORIGIN
+from data.selfie_studio.head import to_room
 from data.selfie_studio.motion import FOCAL, SIZE, PosedCamera
 from data.selfie_studio.shapes import Item, Strands, Surface, vertex_normals
 
@@ -96,11 +96,6 @@ def mesh(name: str, surface: Surface, material, emitter=None):
         parameters["vertex_texcoords"] = surface.uv.astype(np.float32).ravel()
     parameters.update()
     return shape
-
-
-def to_room(points: np.ndarray) -> np.ndarray:
-    """Head frame, cm, to room, metres."""
-    return points * 0.01 + ORIGIN
 
 
 def write_strands(path: Path, strands: Strands) -> None:
