@@ -19,9 +19,11 @@ from data.durations import seconds
 from data.errors import SceneError
 from data.scene import Scene, load_scene
 from nerf import checkpoint
-from nerf.config import ConfigError, TrainConfig, preset, registered
+from nerf.config import ConfigError, TrainConfig
 from nerf.kernels import BackendError, choose, keep_memory
+from nerf.localize import remark
 from nerf.paths import Rig
+from nerf.presets import posed, preset, registered, sliced
 from nerf.register import RegisterError
 from nerf.render import render_video
 from nerf.train import Progress, prepare, train
@@ -55,6 +57,10 @@ class Options:
     """--no-warp treats a moving scene as if it were rigid."""
     register: bool = False
     """Follow points through the photos first, and start the warp from them: a sharper face; not better for every scene."""
+    slicing: Literal["none", "plane", "sheet"] = "none"
+    """plane, sheet: HyperNeRF's ambient coordinates, for what opens and closes rather than bends."""
+    refine_poses: bool = False
+    """Learn corrections of the photos' poses beside the scene; held-out photos are then fitted to it before they are compared."""
     backend: str = "auto"
     """Kernels: auto, reference or cpu (python -m nerf.kernels lists them)."""
     seed: int = 0
@@ -85,11 +91,18 @@ def configure(options: Options, scene: Scene, backend: str) -> TrainConfig:
     config = preset(options.preset, scene.moving and options.warp, scene.background is not None)
     if options.register:
         config = registered(config)
+    if options.slicing != "none":
+        config = sliced(config, options.slicing)
+    if options.refine_poses:
+        config = posed(config, len(scene.train))
     steps, budget = length(options)
     if steps is None and budget is None:
         steps = config.steps
         budget = DEFAULT_BUDGET if steps is None else None
     model = config.model if options.warp else dataclasses.replace(config.model, warp=None)
+    cameras = len({frame.camera_id for frame in scene.train})
+    if model.appearance and cameras > 1:
+        model = dataclasses.replace(model, cameras=cameras)
     return dataclasses.replace(
         config,
         scene=str(options.scene.resolve()),
@@ -114,6 +127,11 @@ def resumed(options: Options, out: Path, backend: str) -> TrainConfig:
         raise ConfigError(f"--no-warp with --resume: the run in {out} has a warp; train another one with --out")
     if options.register and config.register is None:
         raise ConfigError(f"--register with --resume: the run in {out} began without; train another one with --out")
+    warp = config.model.warp
+    if options.slicing not in ("none", "none" if warp is None or warp.slicing is None else warp.slicing.kind):
+        raise ConfigError(f"--slicing with --resume: the run in {out} began with another; train another one with --out")
+    if options.refine_poses and not config.model.poses:
+        raise ConfigError(f"--refine-poses with --resume: the run in {out} began without; train another one with --out")
     steps, budget = length(options)
     if steps is not None or budget is not None:
         config = dataclasses.replace(config, steps=steps, budget=budget)
@@ -225,6 +243,8 @@ def _report(final: Progress, out: Path) -> None:
         print(f"held out, mean of {len(views)} views: {figures}; {took}")
     else:
         print(f"no view was held out, so there are no figures; {took}")
+    if "poses" in metrics:
+        print(remark(metrics["poses"]))
     print(
         f"{out}: metrics.json, checkpoint.safetensors, previews/, evaluation/; TensorBoard: tensorboard --logdir {out}"
     )

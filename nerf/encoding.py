@@ -43,13 +43,28 @@ class Frequency(nn.Module):
 
     def forward(self, x: Float[Tensor, "p i"], annealed: float | None = None) -> Float[Tensor, "p o"]:
         """Encode x; `annealed` weights the bands by `window`, None leaves them all on."""
-        scale = math.pi * 2.0 ** torch.arange(self.bands, device=x.device, dtype=x.dtype)
+        scale = self._scale(x)
         phase = x[:, None, :] * scale[:, None]  # p L i
         waves = torch.stack([torch.sin(phase), torch.cos(phase)], dim=2)  # p L 2 i
         if annealed is not None and annealed < self.bands:
             waves = waves * window(self.bands, annealed, x)[:, None, None]
         waves = waves.flatten(1)
         return torch.cat([x, waves], dim=-1) if self.include_input else waves
+
+    def _scale(self, like: Tensor) -> Float[Tensor, "k"]:
+        """Each band's angular frequency."""
+        return math.pi * 2.0 ** torch.arange(self.bands, device=like.device, dtype=like.dtype)
+
+    def slopes(self, encoded: Float[Tensor, "p o"], inputs: int) -> Float[Tensor, "p o"]:
+        """The derivative of each feature by the one coordinate that it depends on: feature k by coordinate k mod `inputs`.
+
+        It needs no more than what `forward` gave, window included: (w sin)' = f (w cos), (w cos)' = -f (w sin).
+        """
+        first = inputs if self.include_input else 0
+        waves = encoded[:, first:].unflatten(1, (self.bands, 2, inputs))
+        turned = torch.stack([waves[:, :, 1], -waves[:, :, 0]], dim=2) * self._scale(encoded)[:, None, None]
+        ones = torch.ones_like(encoded[:, :first])
+        return torch.cat([ones, turned.flatten(1)], dim=-1)
 
 
 class HashGrid(nn.Module):

@@ -27,13 +27,19 @@ from nerf.checkpoint import load_model, read_config
 from nerf.config import ConfigError
 from nerf.kernels import BackendError, choose, keep_memory
 from nerf.kernels.backends import available
-from nerf.metrics import flip_map, lpips, psnr, ssim
+from nerf.localize import localize, remark
+from nerf.metrics import flip_map, lpips, masked_lpips, masked_ssim, ms_ssim, psnr, ssim
 from nerf.model import Geometry, SceneModel
 from nerf.picture import Picture, finished, render_image
+from nerf.point_error import measured_motion, sentence
 from nerf.video import colormap, depth_colors, depth_range, to_bytes
 
 METRICS = "metrics.json"
-FIGURES = ("psnr", "ssim", "flip", "lpips")
+FIGURES = {  # and their names in the table
+    "psnr": "PSNR", "ssim": "SSIM", "msssim": "MS-SSIM", "flip": "FLIP", "lpips": "LPIPS",
+    "mpsnr": "mPSNR", "mssim": "mSSIM", "mlpips": "mLPIPS",
+}  # fmt: skip
+ALWAYS = ("psnr", "ssim", "flip")  # the others are left out where no view has them
 SAME = 1e-4  # by how much a scene's numbers may differ from the run's, as a share of the scene's size
 
 
@@ -43,8 +49,10 @@ class Options:
 
     Example: python -m nerf.evaluate --run runs/fox
 
-    PSNR (dB) and SSIM: higher is better. FLIP (NVIDIA's perceptual difference, 0 to 1) and LPIPS (where the package
-    lpips and its weights are installed): lower is better.
+    PSNR (dB), SSIM and MS-SSIM (of photos from 161 pixels a side): higher is better. FLIP (NVIDIA's perceptual
+    difference, 0 to 1) and LPIPS (where the package lpips and its weights are installed): lower is better. mPSNR, mSSIM
+    and mLPIPS: over the pixels that training photos show too, where DyCheck's masks say which these are. Where the scene
+    knows how its surfaces moved (motion.npz), how far from there its warp carries their points.
     """
 
     run: Path
@@ -76,9 +84,12 @@ def evaluate(
         views: look at no more than this many, evenly spread.
 
     Returns:
-        "psnr" (dB), "ssim", "flip" and, where it can be had, "lpips": means over the views, None where there are none;
+        "psnr" (dB), "ssim", "flip": means over the views, None where there are none; where they can be had, "msssim"
+        and "lpips", and over co-visible pixels "mpsnr", "mssim" and "mlpips", each over the views that have it;
         "views": the same for each, with its "name"; "render_seconds". Masks that aren't a cut-out's alpha are
-        honoured: what they exclude doesn't count.
+        honoured: what they exclude doesn't count. "poses", where they were learned: how far training photos were moved,
+        "rotation" (degrees) and "translation" (shares of the scene's size), means over them; views are then rendered from
+        where their photos fit the scene best (nerf/localize.py). "motion": see `point_error`, where the scene knows how it moved.
     """
     chosen = list(scene.test if frames is None else frames)
     if views is not None and views < len(chosen):
@@ -92,17 +103,21 @@ def evaluating(
     """`evaluate` a view at a time: yields how many are done, returns the figures."""
     rows, seconds = [], 0.0
     for done, frame in enumerate(frames, 1):
+        camera, at = frame.camera, instant(model, scene, frame)
+        if model.poses is not None:
+            camera = localize(model, frame, at, scene.masks_are_alpha)
         began = time.perf_counter()
-        picture = render_image(model, frame.camera, instant(model, scene, frame))
+        picture = render_image(model, camera, at, lens=frame.camera_id)
         seconds += time.perf_counter() - began
         row = _compare(picture, frame, scene, out)
         if row is not None:
             rows.append(row)
         yield done
-    means = {name: _mean([row[name] for row in rows]) for name in FIGURES if not rows or name in rows[0]}
-    if not rows:
-        del means["lpips"]
-    return {**means, "views": rows, "render_seconds": seconds}
+    had = [name for name in FIGURES if name in ALWAYS or any(name in row for row in rows)]
+    means = {name: _mean([row[name] for row in rows if name in row]) for name in had}
+    motion = measured_motion(model, scene)
+    figures = {**means, "views": rows, "render_seconds": seconds, **({} if motion is None else {"motion": motion})}
+    return figures if model.poses is None else figures | {"poses": model.poses.moved()._asdict()}
 
 
 def instant(model: SceneModel, scene: Scene, frame: Frame) -> float:
@@ -119,17 +134,29 @@ def _compare(picture: Picture, frame: Frame, scene: Scene, out: Path | None) -> 
     if mask is not None and not mask.any():
         return None
     error = flip_map(picture.rgb, photo, mask)
-    row: dict[str, Any] = {
-        "name": frame.name, "psnr": psnr(picture.rgb, photo, mask), "ssim": ssim(picture.rgb, photo, mask),
+    figures: dict[str, float | None] = {
+        "psnr": psnr(picture.rgb, photo, mask), "ssim": ssim(picture.rgb, photo, mask),
+        "msssim": ms_ssim(picture.rgb, photo, mask),
         "flip": float((error if mask is None else error[mask]).double().mean()),
+        "lpips": lpips(picture.rgb if mask is None else torch.where(mask[..., None], picture.rgb, photo), photo),
     }  # fmt: skip
-    learned = lpips(picture.rgb if mask is None else torch.where(mask[..., None], picture.rgb, photo), photo)
-    if learned is not None:
-        row["lpips"] = learned
+    if frame.covisible is not None:
+        seen = frame.covisible > 127
+        figures |= _covisible(picture.rgb, photo, seen if mask is None else seen & mask)
+    row = {"name": frame.name, **{name: value for name, value in figures.items() if value is not None}}
     if out is not None:
         file = re.sub(r"[^\w.-]+", "_", Path(frame.name).with_suffix("").as_posix()) + ".png"
         write_png(out / file, _sheet(photo, picture, error, scene))
     return row
+
+
+def _covisible(rgb: Tensor, photo: Tensor, seen: Tensor) -> dict[str, float | None]:
+    """DyCheck's figures (Gao et al. 2022, section 4), of pixels that training photos show too; none where none is."""
+    if not seen.any():
+        return {}
+    return {
+        "mpsnr": psnr(rgb, photo, seen), "mssim": masked_ssim(rgb, photo, seen), "mlpips": masked_lpips(rgb, photo, seen)
+    }  # fmt: skip
 
 
 def _sheet(photo: Tensor, picture: Picture, error: Tensor, scene: Scene) -> np.ndarray:
@@ -145,16 +172,18 @@ def _mean(values: list[float]) -> float | None:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures as text: a row a view, and the means."""
+    """The figures as text: a row a view, and the means; a line on the motion, and one on the poses."""
     names = [name for name in FIGURES if name in figures]
     wide = max([len("mean"), *(len(row["name"]) for row in figures["views"])])
-    digits = {"psnr": 2}
-    head = f"{'view':{wide}}" + "".join(f"  {name.upper():>7}" for name in names)
+    digits = {"psnr": 2, "mpsnr": 2}
+    head = f"{'view':{wide}}" + "".join(f"  {FIGURES[name]:>7}" for name in names)
     lines = [head, "-" * len(head)]
     for row in [*figures["views"], {"name": "mean", **figures}]:
         cells = ("-" if row.get(name) is None else f"{row[name]:.{digits.get(name, 4)}f}" for name in names)
         lines.append(f"{row['name']:{wide}}" + "".join(f"  {cell:>7}" for cell in cells))
-    return "\n".join([*lines[:-1], "-" * len(head), lines[-1]])
+    said = [sentence(figures["motion"])] if "motion" in figures else []
+    said += [remark(figures["poses"])] if "poses" in figures else []
+    return "\n".join([*lines[:-1], "-" * len(head), lines[-1], *said])
 
 
 def open_scene(folder: Path, moved: Path | None = None) -> Scene:
@@ -208,7 +237,8 @@ def run_evaluation(options: Options) -> str:
 
 
 def update(folder: Path, figures: dict[str, Any]) -> None:
-    """Put figures into the run's metrics.json, keeping what else it says (how long training took, and so on)."""
+    """Put figures into the run's metrics.json, keeping what else it says (how long training took, and so on), but not
+    means that these views no longer have."""
     path = folder / METRICS
     try:
         kept = json.loads(path.read_text()) if path.is_file() else {}
@@ -216,6 +246,7 @@ def update(folder: Path, figures: dict[str, Any]) -> None:
         raise ConfigError(f"{path}: expected JSON, found: {error}") from None
     if not isinstance(kept, dict):
         raise ConfigError(f"{path}: expected an object, found {type(kept).__name__}")
+    kept = {name: value for name, value in kept.items() if name in figures or name not in FIGURES}
     write_atomically(path, json.dumps({**kept, **figures}, indent=2).encode())
 
 

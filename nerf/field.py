@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nerf.encoding import Frequency, HashGrid, SphericalHarmonics
+from nerf.encoding import Frequency, HashGrid, SphericalHarmonics, window
 from nerf.kernels.backends import Ops, load
 from nerf.kernels.frame import GridField, TruncatedExp
 from nerf.kernels.hash_encode import GridGeometry
@@ -62,10 +62,23 @@ class HashFieldConfig:
 
 
 class _Field(nn.Module):
-    """What the fields share. `noise`: standard deviation of the noise on the raw density in training."""
+    """What the fields share.
+
+    Attributes:
+        noise: standard deviation of the noise on the raw density in training.
+        levels: how many there are of what the position's detail comes in: the grid's levels, or frequency bands.
+        detail: how many of them are let in, from the coarsest (`nerf.encoding.window`); training's schedule moves it.
+    """
 
     noise = 0.0
+    levels: int
+    detail: Tensor
     direction: nn.Module
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.levels = levels
+        self.register_buffer("detail", torch.tensor(float(levels)))
 
     def grid_field(self) -> GridField | None:
         """The field as the kernels without gradients take it; None: they can't."""
@@ -87,11 +100,12 @@ class NerfField(_Field):
         appearance: int = 0,
         ops: Ops | None = None,
         generator: torch.Generator | None = None,
+        ambient: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(config.position_bands)
         self.config, self.space, self.noise = config, space, config.noise
         self.position, self.direction = Frequency(config.position_bands), Frequency(config.direction_bands)
-        inputs, width = self.position.width(3), config.width
+        inputs, width = self.position.width(3) + ambient, config.width
         self.trunk = MLP(
             inputs,
             width,
@@ -115,12 +129,23 @@ class NerfField(_Field):
         )
 
     def density(
-        self, x_canonical: Float[Tensor, "p 3"], noise: Float[Tensor, "p"] | None = None
+        self,
+        x_canonical: Float[Tensor, "p 3"],
+        noise: Float[Tensor, "p"] | None = None,
+        ambient: Float[Tensor, "p e"] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Density "p" (1 / scene unit) and the features "p w" that colour needs; `noise` is added to the raw density."""
+        """Density "p" (1 / scene unit) and the features "p w" that colour needs.
+
+        noise: added to the raw density. ambient: encoded ambient coordinates, where the scene is sliced.
+        """
         center = torch.tensor(self.space.center, dtype=x_canonical.dtype, device=x_canonical.device)
-        features = self.trunk(self.position((x_canonical - center) / self.space.half))
-        raw = self.density_head(features).squeeze(-1)
+        encoded = self.position((x_canonical - center) / self.space.half, float(self.detail))
+        inputs = encoded if ambient is None else torch.cat([encoded, ambient], dim=-1)
+        trunk, (weights, biases) = self.trunk, self._heads()
+        layers = [*trunk.weights, weights], [*trunk.biases, biases]
+        out = trunk.ops.mlp(inputs, *layers, "relu", "none", skips=trunk.skips)
+        raw, features = out.split([1, out.shape[1] - 1], dim=1)
+        raw = raw.squeeze(1)
         if noise is not None:
             raw = raw + noise
         sigma = torch.relu(raw) if self.config.density_activation == "relu" else nn.functional.softplus(raw)
@@ -129,7 +154,19 @@ class NerfField(_Field):
 
     def color(self, features: Tensor, view: Float[Tensor, "p v"]) -> Float[Tensor, "p 3"]:
         """Colour in [0, 1] of samples, from `density`'s features and each one's row of `view`."""
-        return self.color_head(torch.cat([self.bottleneck(features), view], dim=-1))
+        first, last = self.color_head.weights
+        hidden = torch.relu(torch.addmm(features, view, first[:, self.config.width :].T))
+        return self.color_head.ops.mlp(hidden, [last], [self.color_head.biases[1]], output_activation="sigmoid")
+
+    def _heads(self) -> tuple[Tensor, Tensor]:
+        """One matrix and bias for the density head and all that leads from the trunk to the colour's hidden layer.
+
+        Nothing bends between the bottleneck and that layer, so their product does what they do one after the other.
+        """
+        onward, bottleneck = self.color_head.weights[0][:, : self.config.width], self.bottleneck
+        weights = torch.cat([self.density_head.weights[0], onward @ bottleneck.weights[0]])
+        bias = self.color_head.biases[0] + onward @ bottleneck.biases[0]
+        return weights, torch.cat([self.density_head.biases[0], bias])
 
 
 class HashField(_Field):
@@ -142,16 +179,17 @@ class HashField(_Field):
         appearance: int = 0,
         ops: Ops | None = None,
         generator: torch.Generator | None = None,
+        ambient: int = 0,
     ) -> None:
-        super().__init__()
-        self.config, self.space = config, space
+        super().__init__(config.levels)
+        self.config, self.space, self.ambient = config, space, ambient
         geometry = GridGeometry(
             config.levels, config.features, config.log2_rows, config.base_resolution, config.finest_resolution
         )
         self.grid = HashGrid(geometry, ops, generator)
         self.direction = SphericalHarmonics()
         out = config.geometry_features
-        self.density_network = MLP(self.grid.width, config.width, 1, out, ops=ops, generator=generator)
+        self.density_network = MLP(self.grid.width + ambient, config.width, 1, out, ops=ops, generator=generator)
         self.color_head = MLP(
             out + self.direction.width + appearance,
             config.width,
@@ -163,10 +201,19 @@ class HashField(_Field):
         )
 
     def density(
-        self, x_canonical: Float[Tensor, "p 3"], noise: Float[Tensor, "p"] | None = None
+        self,
+        x_canonical: Float[Tensor, "p 3"],
+        noise: Float[Tensor, "p"] | None = None,
+        ambient: Float[Tensor, "p e"] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Density "p" (1 / scene unit) and the features "p g" that colour needs; `noise` is added to the raw density."""
-        features = self.density_network(self.grid(to_unit(x_canonical, self.space)))
+        """Density "p" (1 / scene unit) and the features "p g" that colour needs.
+
+        noise: added to the raw density. ambient: encoded ambient coordinates, where the scene is sliced.
+        """
+        encoded = self.grid(to_unit(x_canonical, self.space))
+        if float(self.detail) < self.levels:
+            encoded = encoded * self._shares(encoded)
+        features = self.density_network(encoded if ambient is None else torch.cat([encoded, ambient], dim=-1))
         raw = features[:, 0] + self.config.density_bias
         sigma = TruncatedExp.apply(raw if noise is None else raw + noise)
         return sigma / self.space.half, features
@@ -175,11 +222,21 @@ class HashField(_Field):
         """Colour in [0, 1] of samples, from `density`'s features and each one's row of `view`."""
         return self.color_head(torch.cat([features, view], dim=-1))
 
-    def grid_field(self) -> GridField:
-        """The field as the kernels without gradients take it."""
+    def _shares(self, like: Tensor) -> Float[Tensor, "o"]:
+        """How far each of the grid's features is let in."""
+        return window(self.levels, self.detail, like).repeat_interleave(self.config.features)
+
+    def grid_field(self) -> GridField | None:
+        """The field as the kernels without gradients take it; None where it is sliced."""
+        if self.ambient:
+            return None
         density, color = self.density_network, self.color_head
+        weights = list(density.weights)
+        if float(self.detail) < self.levels:
+            # What a feature counts for is the same whether it or its column of weights is made smaller.
+            weights[0] = weights[0] * self._shares(weights[0])
         return GridField(
-            self.grid.table, self.grid.geometry, list(density.weights), list(density.biases), list(color.weights),
+            self.grid.table, self.grid.geometry, weights, list(density.biases), list(color.weights),
             list(color.biases), self.config.density_bias, 1 / self.space.half,
         )  # fmt: skip
 
@@ -190,10 +247,11 @@ def build_field(
     appearance: int,
     ops: Ops | None = None,
     generator: torch.Generator | None = None,
+    ambient: int = 0,
 ) -> NerfField | HashField:
-    """The field that `config` describes."""
+    """The field that `config` describes; `ambient`: encoded ambient coordinates that it takes beside the position."""
     match config:
         case NerfFieldConfig():
-            return NerfField(config, space, appearance, ops or load("reference"), generator)
+            return NerfField(config, space, appearance, ops or load("reference"), generator, ambient)
         case HashFieldConfig():
-            return HashField(config, space, appearance, ops or load("reference"), generator)
+            return HashField(config, space, appearance, ops or load("reference"), generator, ambient)

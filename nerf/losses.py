@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nerf.strain import log_strain
+
 
 def photometric(predicted: Float[Tensor, "r 3"], target: Float[Tensor, "r 3"]) -> Float[Tensor, ""]:
     """Mean squared error of the colours (NeRF, equation 6)."""
@@ -26,8 +28,7 @@ def elastic(
     ||log Sigma||_F^2 of the Jacobian's singular values Sigma through the robust Geman-McClure function, weighted by
     the share that each sample has of its ray (no gradient through it), summed over samples, averaged over rays.
     """
-    singular = torch.linalg.svdvals(jacobian).clamp_min(floor)
-    residual = singular.log().square().sum(-1)
+    residual = log_strain(jacobian, floor)
     return scale * (weights.detach() * geman_mcclure(residual, scale)).sum() / max(rays, 1)
 
 

@@ -1,12 +1,15 @@
-"""How close a rendered picture is to the photo: PSNR, SSIM, FLIP, and LPIPS where its weights are on this machine.
+"""How close a rendered picture is to the photo: PSNR, SSIM, MS-SSIM, FLIP, and LPIPS where its weights are on this
+machine; and DyCheck's mSSIM and mLPIPS.
 
-Masks: where one is given, pixels outside of it count as equal and only pixels inside are averaged over.
+Masks: where one is given, pixels outside of it count as equal and only pixels inside are averaged over. Only
+`masked_ssim` and `masked_lpips` have rules of their own, DyCheck's.
 """
 
 from __future__ import annotations
 
 import math
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -15,9 +18,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import conv2d
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03  # Wang et al. 2004, section III-B
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.2: exponents, the finest scale's first
 
 
 def psnr(a: Float[Tensor, "h w 3"], b: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None = None) -> float:
@@ -34,25 +38,116 @@ def ssim(a: Float[Tensor, "h w 3"], b: Float[Tensor, "h w 3"], mask: Bool[Tensor
     With a mask, over those whose middle is inside the mask. In pictures smaller than the window, it is cut to fit.
     """
     a = _same_size(a, b)
-    b = b if mask is None else torch.where(mask[..., None], b, a)
-    size = min(WINDOW, *((n - 1) // 2 * 2 + 1 for n in a.shape[:2]))
-    weights = torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float64) - size // 2) / SIGMA) ** 2)
-    weights /= weights.sum()
-    x, y = (picture.double().permute(2, 0, 1)[:, None] for picture in (a, b))
+    x, y = _channels(a), _channels(b if mask is None else torch.where(mask[..., None], b, a))
+    luminance, contrast = _similarity(x, y, partial(_blur, window=_window(x)))
+    return float(_average(luminance * contrast, mask).mean())
 
-    def blur(picture: Tensor) -> Tensor:
-        return conv2d(conv2d(picture, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
 
-    mean_x, mean_y = blur(x), blur(y)
-    var_x, var_y, both = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2, blur(x * y) - mean_x * mean_y
+def ms_ssim(
+    a: Float[Tensor, "h w 3"], b: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None = None
+) -> float | None:
+    """SSIM over five scales (Wang et al. 2003, equation 7), which HyperNeRF reports: each scale's mean over windows, to
+    its power of `SCALES`, multiplied; then the mean over channels. Of windows, contrast times structure counts, at the
+    coarsest scale times luminance. Means below 0 count as 0.
+
+    From scale to scale, 2 x 2 pixels are averaged (at the end of an odd side, those that are there). With a mask, means
+    are over windows whose middle is inside it; a coarser pixel is inside where one of its four is.
+
+    None where five scales don't fit, rather than a figure over fewer that compares with no other: with a side under
+    161 pixels no window of 11 x 11 is left at the coarsest, nor may one be inside a mask along the picture's edges.
+    """
+    a = _same_size(a, b)
+    x, y = _channels(a), _channels(b if mask is None else torch.where(mask[..., None], b, a))
+    halvings = len(SCALES) - 1
+    if min(a.shape[:2]) <= (WINDOW - 1) << halvings:
+        return None
+    powers = []
+    for scale, exponent in enumerate(SCALES):
+        luminance, contrast = _similarity(x, y, partial(_blur, window=_window(x)))
+        terms = luminance * contrast if scale == halvings else contrast
+        if mask is not None and not _middles(mask, terms).any():
+            return None
+        powers.append(_average(terms, mask).clamp(min=0) ** exponent)
+        x, y = avg_pool2d(x, 2, ceil_mode=True), avg_pool2d(y, 2, ceil_mode=True)
+        mask = None if mask is None else max_pool2d(mask[None].float(), 2, ceil_mode=True)[0] > 0
+    return float(torch.stack(powers).prod(0).mean())
+
+
+def masked_ssim(a: Float[Tensor, "h w 3"], b: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"]) -> float:
+    """DyCheck's mSSIM (Gao et al. 2022, section 4): SSIM whose windows see the mask's pixels alone.
+
+    Its sums are partial convolutions (Liu et al. 2018, equation 1): over pixels inside the mask, times the window's
+    pixels over their number, along rows and then along columns. As in DyCheck's program, which its tables come from,
+    all windows are averaged over, and those that see nothing count as equal: a small mask's figure is near 1.
+
+    NaN where the mask is empty.
+    """
+    x, y = _channels(_same_size(a, b)), _channels(b)
+    luminance, contrast = _similarity(x, y, partial(_partial_blur, window=_window(x), mask=mask))
+    return float((luminance * contrast).mean()) if mask.any() else math.nan
+
+
+def _channels(picture: Float[Tensor, "h w 3"]) -> Float[Tensor, "3 h w"]:
+    return picture.double().permute(2, 0, 1).contiguous()
+
+
+def _window(x: Float[Tensor, "3 h w"]) -> Float[Tensor, "taps"]:
+    """The Gaussian along one axis; in pictures smaller than it, cut to fit."""
+    taps = min(WINDOW, *((n - 1) // 2 * 2 + 1 for n in x.shape[1:]))
+    weights = torch.exp(-0.5 * ((torch.arange(taps, dtype=torch.float64) - taps // 2) / SIGMA) ** 2)
+    return weights / weights.sum()
+
+
+def _similarity(
+    x: Float[Tensor, "3 h w"], y: Float[Tensor, "3 h w"], blur: Callable[[Tensor], Tensor]
+) -> tuple[Float[Tensor, "3 i j"], Float[Tensor, "3 i j"]]:
+    """Of all windows that lie inside the pictures, what they say of luminance, and of contrast and structure
+    (Wang et al. 2004, equations 6 and 13).
+
+    Variances are at least 0 and bound the covariance: no more than rounding, but where a partial blur's sums aren't
+    means, in which DyCheck does the same.
+    """
+    mean_x, mean_y, square_x, square_y, product = blur(torch.stack([x, y, x * x, y * y, x * y]))
+    var_x, var_y = (square_x - mean_x**2).clamp(min=0), (square_y - mean_y**2).clamp(min=0)
+    most = (var_x * var_y).sqrt()
+    both = torch.minimum(torch.maximum(product - mean_x * mean_y, -most), most)
     c1, c2 = K1**2, K2**2
-    value = (2 * mean_x * mean_y + c1) * (2 * both + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
-    value = value.mean((0, 1))
-    if mask is None:
-        return float(value.mean())
-    edge = size // 2
-    inside = mask[edge : mask.shape[0] - edge, edge : mask.shape[1] - edge]
-    return float(value[inside].mean()) if inside.any() else math.nan
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    return luminance, (2 * both + c2) / (var_x + var_y + c2)
+
+
+def _blur(x: Float[Tensor, "... h w"], window: Float[Tensor, "taps"]) -> Float[Tensor, "... i j"]:
+    return _slide(_slide(x, window, -1), window, -2)
+
+
+def _partial_blur(
+    x: Float[Tensor, "... h w"], window: Float[Tensor, "taps"], mask: Bool[Tensor, "h w"]
+) -> Float[Tensor, "... i j"]:
+    known = mask.to(x.dtype)
+    for dim in (-1, -2):
+        count = _slide(known, torch.ones_like(window), dim)
+        x = _slide(x * known, window, dim) * (len(window) / count.clamp(min=1))
+        known = count.clamp(max=1)
+    return x
+
+
+def _slide(x: Tensor, weights: Float[Tensor, "taps"], dim: int) -> Tensor:
+    """Weighted sums along `dim`, where all taps lie inside. (torch's convolutions of float64 take ten times as long.)"""
+    count = x.shape[dim] - len(weights) + 1
+    total = torch.zeros_like(x.narrow(dim, 0, count))
+    for i, weight in enumerate(weights.tolist()):
+        total.add_(x.narrow(dim, i, count), alpha=weight)
+    return total
+
+
+def _average(values: Float[Tensor, "3 i j"], mask: Bool[Tensor, "h w"] | None) -> Float[Tensor, "3"]:
+    """Each channel's mean over all windows, or over those whose middle the mask holds; NaN where it holds none."""
+    return values.mean((1, 2)) if mask is None else values[:, _middles(mask, values)].mean(1)
+
+
+def _middles(mask: Bool[Tensor, "h w"], values: Float[Tensor, "3 i j"]) -> Bool[Tensor, "i j"]:
+    edge = (mask.shape[0] - values.shape[1]) // 2
+    return mask[edge : mask.shape[0] - edge, edge : mask.shape[1] - edge]
 
 
 def flip(a: Float[Tensor, "h w 3"], b: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None = None) -> float:
@@ -88,15 +183,26 @@ def lpips(a: Float[Tensor, "h w 3"], b: Float[Tensor, "h w 3"]) -> float | None:
         return float(network(x, y))
 
 
+def masked_lpips(a: Float[Tensor, "h w 3"], b: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"]) -> float | None:
+    """DyCheck's mLPIPS (Gao et al. 2022, section 4): LPIPS pixel by pixel of two pictures that are black outside of the
+    mask, averaged inside it. None as `lpips`; NaN where the mask is empty."""
+    network = _lpips_network(spatial=True)
+    if network is None:
+        return None
+    x, y = ((p * mask[..., None]).float().permute(2, 0, 1)[None] * 2 - 1 for p in (_same_size(a, b), b))
+    with torch.no_grad():
+        return float(network(x, y)[0, 0][mask].mean())
+
+
 @cache
-def _lpips_network() -> Any:
+def _lpips_network(spatial: bool = False) -> Any:
     try:
         import lpips as package
         from torchvision.models import AlexNet_Weights
     except ImportError:
         return None
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(AlexNet_Weights.IMAGENET1K_V1.url).path).name
-    return package.LPIPS(net="alex", verbose=False).eval() if file.is_file() else None
+    return package.LPIPS(net="alex", spatial=spatial, verbose=False).eval() if file.is_file() else None
 
 
 def _same_size(a: Tensor, b: Tensor) -> Tensor:

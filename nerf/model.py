@@ -8,7 +8,7 @@ from dataclasses import field as given
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from data.scene import Scene
@@ -17,7 +17,9 @@ from nerf.kernels.backends import Ops, load
 from nerf.kernels.frame import Motion
 from nerf.kernels.space import Space
 from nerf.occupancy import OccupancyConfig, OccupancyGrid
+from nerf.poses import PoseRefinement
 from nerf.rig import find_focus
+from nerf.slicing import Slicing
 from nerf.warp import Codes, Warp, WarpConfig
 
 
@@ -56,12 +58,22 @@ class HierarchicalConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the scene's network consists of. `appearance`: length of each photo's appearance code, 0 for none."""
+    """What the scene's network consists of.
+
+    Attributes:
+        appearance: length of each photo's appearance code, 0 for none.
+        cameras, camera: how many cameras have a code for what their colours share, and its length (Nerfies, section 4: 2);
+            0: no codes.
+        poses: training photos whose poses are learned beside the scene, all of them; 0: they stay as they were given.
+    """
 
     field: HashFieldConfig | NerfFieldConfig = given(default_factory=HashFieldConfig)
     sampling: MarchConfig | HierarchicalConfig = given(default_factory=MarchConfig)
     warp: WarpConfig | None = None
     appearance: int = 0
+    cameras: int = 0
+    camera: int = 2
+    poses: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,10 @@ class Geometry:
         return Geometry(space, scene.near, scene.far, reach, scene.background, box, times)
 
 
+def _beside(first: Tensor | None, second: Tensor) -> Tensor:
+    return second if first is None else torch.cat([first, second], dim=1)
+
+
 def _cube(center: Tensor, half: float, contract: bool) -> Space:
     x, y, z = center.tolist()
     return Space((x, y, z), half, contract)
@@ -121,6 +137,7 @@ class SceneModel(nn.Module):
     """
 
     annealed: Tensor
+    sliced: Tensor
     sheen: Tensor
 
     def __init__(
@@ -131,21 +148,30 @@ class SceneModel(nn.Module):
         hierarchical = isinstance(config.sampling, HierarchicalConfig)
         space, times = geometry.box if hierarchical else geometry.space, torch.tensor(geometry.times)
         self.warp: Warp | None = None
-        # Where the schedules stand: an unfinished run must be shown as it was trained. The bands that the warp has, and the
-        # share of colour's dependence on direction and photo that is let in.
+        # Where the schedules stand: an unfinished run must be shown as it was trained. The bands that the warp has, those of
+        # ambient coordinates, and the share of colour's dependence on direction and photo that is let in.
         self.register_buffer("annealed", torch.tensor(float(self.bands)))
         self.register_buffer("sheen", torch.ones(()))
         if config.warp is not None:
             self.warp = Warp(config.warp, space, self.ops, generator)
             self.warp_codes = Codes(times, config.warp.code, generator, config.warp.start, 6 * config.warp.parts)
+        self.slicing: Slicing | None = None
+        if config.warp is not None and config.warp.slicing is not None:
+            slices = config.warp.slicing
+            self.slicing = Slicing(slices, space, config.warp.code, config.warp.fade, self.ops, generator)
+            self.register_buffer("sliced", torch.tensor(float(slices.ambient_bands)))
         self.appearance_codes = Codes(times, config.appearance, generator) if config.appearance else None
-        self.field: NerfField | HashField = build_field(config.field, space, config.appearance, self.ops, generator)
+        self.camera_codes: Codes | None = None
+        if config.cameras:
+            self.camera_codes = Codes(torch.arange(config.cameras).float(), config.camera, generator)
+        self.poses = PoseRefinement(config.poses, geometry.space) if config.poses else None
+        self.field: NerfField | HashField = self._field(space, generator)
         self.near_scale: float | None = None  # distance up to which samples' gradients are scaled down
         self.coarse: NerfField | HashField | None = None
         self.occupancy: OccupancyGrid | None = None
         match config.sampling:
             case HierarchicalConfig():
-                self.coarse = build_field(config.field, space, config.appearance, self.ops, generator)
+                self.coarse = self._field(space, generator)
             case MarchConfig(steps=steps, cone=cone, occupancy=occupancy):
                 plain = geometry.background is not None
                 self.step = 2 * math.sqrt(3) * space.half / steps if plain else cone * geometry.near
@@ -153,10 +179,28 @@ class SceneModel(nn.Module):
                 self.near_scale = None if plain else space.half
                 self.occupancy = OccupancyGrid(occupancy, space, self.step, self.cone, geometry.reach)
 
-    def codes(self, time: Float[Tensor, "r"]) -> tuple[Tensor | None, Tensor | None]:
-        """Deformation and appearance codes "r k" at any instants; exactly a photo's own at its own."""
+    def _field(self, space: Space, generator: torch.Generator | None) -> NerfField | HashField:
+        ambient = 0 if self.slicing is None else self.slicing.width
+        looks = self.config.appearance + (self.config.camera if self.config.cameras else 0)
+        return build_field(self.config.field, space, looks, self.ops, generator, ambient)
+
+    def codes(self, time: Float[Tensor, "r"], camera: int | None = None) -> tuple[Tensor | None, Tensor | None]:
+        """Deformation and appearance codes "r k" at any instants; exactly a photo's own at its own.
+
+        camera: whose colours are shown, by its code; None: the mean of all cameras'.
+        """
         warp = self.warp_codes.at(time) if self.warp is not None else None
-        return warp, self.appearance_codes.at(time) if self.appearance_codes is not None else None
+        look = self.appearance_codes.at(time) if self.appearance_codes is not None else None
+        if self.camera_codes is not None:
+            table = self.camera_codes.table
+            own = table.mean(0) if camera is None else table[camera]
+            look = _beside(look, own.expand(len(time), -1))
+        return warp, look
+
+    def look_of(self, instant: Int[Tensor, "r"], camera: Int[Tensor, "r"]) -> Tensor | None:
+        """What training photos' colours depend on beside place and direction, "r a", by the indices of their codes."""
+        look = self.appearance_codes(instant) if self.appearance_codes is not None else None
+        return look if self.camera_codes is None else _beside(look, self.camera_codes(camera))
 
     def to_canonical(
         self, x_world: Float[Tensor, "p 3"], code: Tensor | None, bands: float | None = None
@@ -168,6 +212,17 @@ class SceneModel(nn.Module):
         if self.warp is None or code is None:
             return x_world
         return self.warp(x_world, code, float(self.annealed) if bands is None else bands)
+
+    def ambient(
+        self, x_world: Float[Tensor, "p 3"], code: Tensor | None, bands: float | None = None
+    ) -> Float[Tensor, "p e"] | None:
+        """Encoded ambient coordinates (HyperNeRF) of points in a photo's space; None: the scene isn't sliced.
+
+        code, bands: as `to_canonical` takes them; a code of None is the slice w = 0.
+        """
+        if self.slicing is None:
+            return None
+        return self.slicing(x_world, code, float(self.annealed) if bands is None else bands, float(self.sliced))
 
     def motion(self, time: float, size: int | None = None) -> Motion | None:
         """The warp at an instant as `render_waves` takes it, with the bands that training had last; None: it can't.

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nerf.kernels.backends import Ops, load
+from nerf.kernels.mlp_jet import Jet
 
 
 class MLP(nn.Module):
@@ -47,14 +48,12 @@ class MLP(nn.Module):
             self.biases.append(nn.Parameter(torch.zeros(fan_out)))
 
     def forward(self, x: Float[Tensor, "p i"]) -> Float[Tensor, "p o"]:
-        inputs, start = x, 0
-        for stop in [*self.skips, len(self.weights)]:
-            last = stop == len(self.weights)
-            if stop > start:
-                activation = self.output_activation if last else "relu"
-                weights, biases = list(self.weights)[start:stop], list(self.biases)[start:stop]
-                x = self.ops.mlp(x, weights, biases, "relu", activation)
-            if not last:
-                x = torch.cat([x, inputs], dim=-1)
-            start = stop
-        return x
+        weights, biases = list(self.weights), list(self.biases)
+        return self.ops.mlp(x, weights, biases, "relu", self.output_activation, skips=self.skips)
+
+    def jet(self, x: Float[Tensor, "p i"], tangents: Float[Tensor, "d p i"], dtype: str = "auto") -> Jet:
+        """Outputs before their activation and, as `gradient` "p o d", their derivatives by the d coordinates that x moves
+        along `tangents` with; both in one pass (`nerf.kernels.mlp_jet`). `second` is empty."""
+        forms = x.new_zeros(0, len(tangents), len(tangents))
+        weights, biases = list(self.weights), list(self.biases)
+        return self.ops.mlp_jet(x, weights, biases, forms, "relu", dtype=dtype, tangents=tangents, skips=self.skips)

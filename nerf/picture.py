@@ -43,17 +43,19 @@ def render_image(
     camera: Camera,
     time: float | None = None,
     appearance_time: float | None = None,
+    lens: int | None = None,
 ) -> Picture:
     """Render what `camera` sees.
 
     Args:
         time: the instant whose deformation is undone, in [0, 1]; None shows the canonical scene itself.
         appearance_time: the instant whose exposure is used; None: `time`, or the middle of the capture.
+        lens: index of the camera whose code colours have, where cameras have codes; None: the mean of them.
 
     Returns:
         rgb in [0, 1], depth, opacity.
     """
-    return finished(rendering(model, camera, time, appearance_time))
+    return finished(rendering(model, camera, time, appearance_time, lens))
 
 
 def finished(work: Generator[Any, None, R]) -> R:
@@ -71,6 +73,7 @@ def rendering(
     camera: Camera,
     time: float | None = None,
     appearance_time: float | None = None,
+    lens: int | None = None,
     *,
     background: tuple[float, float, float] | None = None,
     crop: Box | None = None,
@@ -89,7 +92,7 @@ def rendering(
     warp = model.codes(torch.tensor([time]))[0] if time is not None else None
     if motion is None and time is not None:
         motion = model.motion(time)
-    codes = warp, model.codes(torch.tensor([look]))[1]
+    codes = warp, model.codes(torch.tensor([look]), lens)[1]
     marched = isinstance(model.config.sampling, MarchConfig)
     behind = model.geometry.background if background is None else background
     ground = None if behind is None else torch.tensor([behind])

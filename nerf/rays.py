@@ -26,15 +26,21 @@ class Rays(NamedTuple):
     warp: Float[Tensor, "r k"] | None = None
     appearance: Float[Tensor, "r a"] | None = None
 
+    def held(self) -> Rays:
+        """The same rays without gradients to where they start and go."""
+        return self._replace(origins=self.origins.detach(), directions=self.directions.detach())
+
 
 class Batch(NamedTuple):
-    """Training pixels: rays, the instant of each one's photo as an index into the codes, the photo's colour, and the
-    opacity of cut-out photos, whose colour is what they show on the scene's background."""
+    """Training pixels: rays, the instant of each one's photo as an index into the codes, the photo's colour, its index
+    among the training photos (several may share an instant), and the opacity of cut-out photos, whose colour is what they
+    show on the scene's background."""
 
     origins: Float[Tensor, "r 3"]
     directions: Float[Tensor, "r 3"]
     instant: Int[Tensor, "r"]
     rgb: Float[Tensor, "r 3"]
+    photo: Int[Tensor, "r"]
     opacity: Float[Tensor, "r"] | None = None
 
 
@@ -102,4 +108,4 @@ class PixelSampler:
         pixel = torch.stack([within % width, within // width], dim=-1) + 0.5
         origins, directions = self.cameras.rays(frame, pixel)
         opacity = None if self.opacities is None else self.opacities[index].float() / 255
-        return Batch(origins, directions, self.instants[frame], self.pixels[index].float() / 255, opacity)
+        return Batch(origins, directions, self.instants[frame], self.pixels[index].float() / 255, frame, opacity)

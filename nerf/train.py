@@ -24,9 +24,11 @@ from data.scene import Frame, Scene
 from nerf import checkpoint
 from nerf.config import ConfigError, TrainConfig
 from nerf.evaluate import evaluating, instant
+from nerf.localize import refined
 from nerf.metrics import psnr
 from nerf.model import SceneModel
 from nerf.picture import render_image
+from nerf.rig import Rig
 from nerf.trainer import Collapse, Trainer
 
 SAVE_EVERY = 60.0  # seconds of training between checkpoints
@@ -184,6 +186,7 @@ def _measured(trainer: Trainer, out: Path | None, last: Progress) -> Generator[P
     model, config, views = trainer.model.eval(), trainer.config, trainer.scene.test
     if out is not None:
         preview(trainer, out / "previews")
+        Rig.of(refined(model, trainer.scene)).save(out)  # photos' cameras, as they were learned
     work = evaluating(model, trainer.scene, views, None if out is None else out / "evaluation")
     while True:
         try:
@@ -207,10 +210,10 @@ def _measured(trainer: Trainer, out: Path | None, last: Progress) -> Generator[P
 def preview(trainer: Trainer, folder: Path) -> str:
     """Write a held-out view (of training, where none is held out), photo left, rendering right; says where."""
     folder.mkdir(parents=True, exist_ok=True)
-    frames = trainer.scene.test or trainer.scene.train
+    frames = trainer.scene.test or refined(trainer.model, trainer.scene).train
     frame = frames[len(frames) // 2]
     photo, camera = _small(frame)
-    picture = render_image(trainer.model, camera, instant(trainer.model, trainer.scene, frame))
+    picture = render_image(trainer.model, camera, instant(trainer.model, trainer.scene, frame), lens=frame.camera_id)
     pair = torch.cat([photo, picture.rgb], dim=1)
     path = folder / f"{trainer.step:06d}.png"
     Image.fromarray((pair * 255).round().to(torch.uint8).numpy()).save(path)

@@ -20,6 +20,7 @@ from nerf.register import register
 from nerf.samples import Samples
 from nerf.volume import Rendered, render_rays, survey
 
+SLOW = ("warp.", "warp_codes.", "slicing.", "appearance_codes.", "camera_codes.")  # parameters at the warp's rate
 LONGEST = 16.0  # how much longer than their own length the march's steps may become
 
 
@@ -39,7 +40,10 @@ class Trainer:
         self.config, self.scene = config, scene
         self.generator = torch.Generator().manual_seed(config.seed)
         self.model = SceneModel(config.model, Geometry.of(scene), load(config.backend), self.generator)
+        if self.model.poses is not None:
+            self.model.poses.place([frame.camera for frame in scene.train])
         self.sampler = PixelSampler(scene.train, cut_out=scene.masks_are_alpha)
+        self.lenses = torch.tensor([frame.camera_id for frame in scene.train])  # the camera of each photo
         self.optimizer = self._optimizer()
         self.step, self.seconds, self.rays = 0, 0.0, config.rays
         self.visited = 0  # samples asked for their density, over the whole run
@@ -52,9 +56,10 @@ class Trainer:
     def _optimizer(self) -> SceneAdam:
         chosen = self.config.optimizer
         named = dict(self.model.named_parameters())
-        slow = [p for name, p in named.items() if name.startswith(("warp.", "warp_codes.", "appearance_codes."))]
+        slow = [p for name, p in named.items() if name.startswith(SLOW)]
         tables = [p for name, p in named.items() if chosen.touched_only and name.endswith("grid.table")]
-        apart = {id(p) for p in (*slow, *tables)}
+        posed = [] if self.model.poses is None else list(self.model.poses.parameters())
+        apart = {id(p) for p in (*slow, *tables, *posed)}
         fast = [p for p in named.values() if id(p) not in apart]
         field = {"base": chosen.rate, "final": chosen.final, "flat": chosen.flat, "hold": 0}
         groups: list[dict[str, Any]] = [{"params": fast, **field}]
@@ -63,6 +68,9 @@ class Trainer:
         if slow:
             pace = {"base": chosen.warp_rate, "final": chosen.warp_final, "flat": 0.0, "hold": chosen.warp_hold}
             groups.append({"params": slow, "betas": (chosen.warp_beta1, chosen.beta2), **pace})
+        if posed:
+            pace = {"base": chosen.pose_rate, "final": chosen.pose_final, "flat": 0.0, "hold": chosen.pose_hold}
+            groups.append({"params": posed, **pace})
         betas = (chosen.beta1, chosen.beta2)
         return SceneAdam(groups, self.model.ops, lr=chosen.rate, betas=betas, eps=chosen.eps)
 
@@ -124,9 +132,20 @@ class Trainer:
             group["lr"] = group["base"] * group["final"] ** fallen * min(max(warmth, 0.0), 1.0)
         if self.bands is not None:
             self.model.annealed.fill_(self.bands)
-        if self.config.loss.plain is not None:
-            start, end = self.config.loss.plain
-            self.model.sheen.fill_(min(max((self.fraction - start) / (end - start), 0.0), 1.0))
+        loss, slices = self.config.loss, self.model.slicing
+        if loss.plain is not None:
+            self.model.sheen.fill_(self._between(loss.plain))
+        if loss.anneal_levels is not None:
+            first, share = loss.anneal_levels_from, self._between(loss.anneal_levels)
+            for field in (self.model.field, self.model.coarse):
+                if field is not None:
+                    field.detail.fill_(first + (field.levels - first) * share)
+        if loss.anneal_slices is not None and slices is not None:
+            self.model.sliced.fill_(slices.config.ambient_bands * self._between(loss.anneal_slices))
+
+    def _between(self, shares: tuple[float, float]) -> float:
+        """How far the run is on its way between two shares of it, in [0, 1]."""
+        return min(max((self.fraction - shares[0]) / max(shares[1] - shares[0], 1e-9), 0.0), 1.0)
 
     def _chunks(self, batch: Batch) -> list[Batch]:
         if len(batch.rgb) <= self.config.chunk:
@@ -170,10 +189,15 @@ class Trainer:
 
     def _rays(self, batch: Batch) -> Rays:
         model = self.model
-        near, far = clip(batch.origins, batch.directions, model.geometry)
+        origins, directions = batch.origins, batch.directions
+        if model.poses is not None:
+            learning = torch.is_grad_enabled() and self.step >= self.config.optimizer.pose_hold
+            with torch.set_grad_enabled(learning):
+                origins, directions = model.poses(batch.photo, origins, directions)
+        near, far = clip(origins.detach(), directions.detach(), model.geometry)
         warp = model.warp_codes(batch.instant) if model.warp is not None else None
-        appearance = model.appearance_codes(batch.instant) if model.appearance_codes is not None else None
-        return Rays(batch.origins, batch.directions, near, far, warp, appearance)
+        look = model.look_of(batch.instant, self.lenses[batch.photo])
+        return Rays(origins, directions, near, far, warp, look)
 
     def _warp_losses(self, rays: Rays, rendered: Rendered) -> dict[str, Tensor]:
         model, weights, terms = self.model, self.config.loss, {}
@@ -184,7 +208,7 @@ class Trainer:
                 pick = torch.randint(len(shares), (weights.elastic_points,), generator=self.generator)
                 # An unbiased estimate of the whole sum from a uniform choice.
                 samples, shares = _pick(samples, pick), shares[pick] * (len(shares) / weights.elastic_points)
-            x = samples.points(rays.origins, rays.directions)
+            x = samples.points(rays.origins.detach(), rays.directions.detach())
             jacobian = model.warp.jacobian(x, rays.warp[samples.ray], self.bands)
             terms["elastic"] = weights.elastic * self._elastic_decay * losses.elastic(jacobian, shares, len(rays.near))
         if weights.background > 0 and self.scene.points is not None and len(self.scene.points):
@@ -204,9 +228,7 @@ class Trainer:
     def _elastic_decay(self) -> float:
         if self.config.loss.elastic_decay is None:
             return 1.0
-        start, end = self.config.loss.elastic_decay
-        share = min(max((self.fraction - start) / (end - start), 0.0), 1.0)
-        return 0.5 * (1 + math.cos(math.pi * share))
+        return 0.5 * (1 + math.cos(math.pi * self._between(self.config.loss.elastic_decay)))
 
     @property
     def coarsen(self) -> float:
@@ -240,8 +262,8 @@ class Trainer:
         if self.step % grid.config.every == 0:
             grid.fade()
             if self._settled:
-                rays = self._rays(self.sampler.sample(grid.config.survey, self.generator))
                 with torch.no_grad():
+                    rays = self._rays(self.sampler.sample(grid.config.survey, self.generator))
                     survey(self.model, rays, self.generator, self.bands)
                 grid.decide()
         if self.config.samples:

@@ -50,17 +50,20 @@ def shade(
     generator: torch.Generator | None = None,
 ) -> Shaded:
     """Ask the field at every sample and composite. A generator draws the density noise of NeRF's real scenes."""
-    plain = plain_field(model, rays) if field is model.field else None
+    # The one kernel has no gradients to rays, which poses that are learned need.
+    posed = rays.origins.requires_grad or rays.directions.requires_grad
+    plain = plain_field(model, rays) if field is model.field and not posed else None
     if plain is not None and rays.appearance is None:
         view, space = model.view(rays.directions, None), model.geometry.space
         packed = samples.t, samples.dt, samples.offsets, samples.ray
         return model.ops.shade(rays.origins, rays.directions, *packed, space, plain, view, background, model.near_scale)
     x_world = samples.points(rays.origins, rays.directions)
-    x = model.to_canonical(x_world, gather(rays.warp, samples), bands)
+    code = gather(rays.warp, samples)
+    x = model.to_canonical(x_world, code, bands)
     noise = None
     if generator is not None and field.noise > 0:
         noise = torch.randn(len(x), generator=generator) * field.noise
-    density, features = field.density(x, noise)
+    density, features = field.density(x, noise, model.ambient(x_world, code, bands))
     view = model.view(rays.directions, rays.appearance).index_select(0, samples.ray)
     rgb, seen = field.color(features, view), density.detach()
     if model.near_scale is not None:
@@ -106,15 +109,16 @@ def _marched(
 ) -> Rendered:
     grid = model.occupancy
     assert grid is not None
+    held = rays.held()
     if prune:
-        samples, visited = sift(model, rays, grid.occupied, coarsen, generator, bands)
+        samples, visited = sift(model, held, grid.occupied, coarsen, generator, bands)
     else:
-        samples = march(model, rays, grid.occupied, coarsen, generator)
+        samples = march(model, held, grid.occupied, coarsen, generator)
         visited = len(samples.t)
     shaded = shade(model, model.field, rays, samples, bands, background)
     if not prune and generator is not None:
         lit = _lit(model, shaded.density, samples)
-        grid.observe(samples.points(rays.origins, rays.directions)[lit], shaded.density[lit])
+        grid.observe(samples.points(held.origins, held.directions)[lit], shaded.density[lit])
     return Rendered(shaded.out, samples, None, visited, (samples, shaded.out.weights))
 
 
@@ -189,7 +193,10 @@ class Look(NamedTuple):
 def look_along(model: SceneModel, rays: Rays, samples: Samples, bands: float | None) -> Look:
     """Densities along rays, without gradients and colour."""
     x_world = samples.points(rays.origins, rays.directions)
-    density, _ = model.field.density(model.to_canonical(x_world, gather(rays.warp, samples), bands))
+    code = gather(rays.warp, samples)
+    density, _ = model.field.density(
+        model.to_canonical(x_world, code, bands), ambient=model.ambient(x_world, code, bands)
+    )
     return Look(x_world, density, _lit(model, density, samples))
 
 

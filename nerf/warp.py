@@ -7,12 +7,15 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nerf.encoding import Frequency
 from nerf.kernels.backends import Ops, load
 from nerf.kernels.frame import Motion
 from nerf.kernels.space import Space
 from nerf.network import MLP
+from nerf.screw import screw, screw_jet
+from nerf.slicing import SliceConfig
 
 PART_WIDTH = 32  # of the network that shares places out among the rigid parts
 BLOCK = 1 << 14  # points of a lattice that are warped at once: their activations stay in cache
@@ -32,6 +35,7 @@ class WarpConfig:
         fade: 0: everything may move, as in the paper. Otherwise only what is inside the scene's cube, and motion sets in
             over this share of its half side behind the walls: the room around is spared the noise and the work.
         parts: rigid parts that a photo moves as wholes, beneath the network's own motion; 0: none, as in the paper.
+        slicing: ambient coordinates beside the deformation, for what can't be deformed into one scene; None: none.
     """
 
     kind: str = "se3"
@@ -43,26 +47,7 @@ class WarpConfig:
     start: str = "random"
     fade: float = 0.0
     parts: int = 0
-
-
-def screw(x: Float[Tensor, "p 3"], r: Float[Tensor, "p 3"], v: Float[Tensor, "p 3"]) -> Float[Tensor, "p 3"]:
-    """Move x by the screw motion exp([r]x, v) of SE(3): x' = R x + p (Nerfies, equations 3 to 5).
-
-    With theta = |r| and K the cross product with r: R = I + sin(theta)/theta K + (1 - cos theta)/theta^2 K^2 and
-    p = (I + (1 - cos theta)/theta^2 K + (theta - sin theta)/theta^3 K^2) v. Since K^3 = -theta^2 K, both gather into
-    x' = x + y + b K y + c K^2 y with y = K x + v, b = (1 - cos theta)/theta^2, c = (theta - sin theta)/theta^3,
-    whose series near theta = 0 keep values and gradients finite.
-    """
-    square = (r * r).sum(-1, keepdim=True)
-    small = square < 1e-2  # the series below is exact to float64 rounding up to here
-    theta = torch.where(small, torch.ones_like(square), square).sqrt()
-    b_series = 0.5 - square / 24 * (1 - square / 30 * (1 - square / 56 * (1 - square / 90)))
-    c_series = 1 / 6 - square / 120 * (1 - square / 42 * (1 - square / 72 * (1 - square / 110)))
-    b = torch.where(small, b_series, (1 - torch.cos(theta)) / theta**2)
-    c = torch.where(small, c_series, (theta - torch.sin(theta)) / theta**3)
-    y = torch.linalg.cross(r, x) + v
-    ky = torch.linalg.cross(r, y)
-    return x + y + b * ky + c * torch.linalg.cross(r, ky)
+    slicing: SliceConfig | None = None
 
 
 class Warp(nn.Module):
@@ -170,12 +155,41 @@ class Warp(nn.Module):
     def jacobian(
         self, x_world: Float[Tensor, "p 3"], code: Float[Tensor, "p k"], bands: float | None = None
     ) -> Float[Tensor, "p 3 3"]:
-        """dW/dx in forward mode: three directional derivatives in one pass, differentiable in the weights and codes."""
-        tangents = torch.eye(3, dtype=x_world.dtype, device=x_world.device).repeat_interleave(len(x_world), 0)
-        with reference_ops(self):
-            moved = torch.func.jvp(lambda x: self(x, code.repeat(3, 1), bands), (x_world.repeat(3, 1),), (tangents,))
-        columns = moved[1]
-        return columns.reshape(3, -1, 3).permute(1, 2, 0)
+        """dW/dx in closed form: the networks' derivatives in forward mode, and the product rule from there on.
+
+        Differentiable in the weights, the codes and the points.
+        """
+        y = (x_world - self.center.to(x_world)) / self.space.half
+        still = torch.eye(3, dtype=y.dtype, device=y.device).expand(len(y), 3, 3)
+        if not self.config.fade:
+            return still + self._motion_jet(y, code, bands)[1]
+        inside = (y.detach().abs().amax(-1) < 1).nonzero().squeeze(1)
+        y = y[inside]
+        motion, slopes = self._motion_jet(y, code[inside], bands)
+        share, pull = self._share(y), -y.sign() / (1 - y.abs())  # of a factor below 1: its derivative over itself
+        pull = torch.where(1 - y.abs() < self.config.fade, pull * share, 0.0)
+        return still.index_add(0, inside, slopes * share[:, :, None] + motion[:, :, None] * pull[:, None, :])
+
+    def _motion_jet(
+        self, y: Float[Tensor, "p 3"], code: Float[Tensor, "p k"], bands: float | None
+    ) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "p 3 3"]]:
+        """`_motion`, and its derivatives by y."""
+        encoded, parts = self.encoding(y, bands), self.config.parts
+        code, twists = code.split([code.shape[1] - 6 * parts, 6 * parts], dim=1)
+        slopes = self.encoding.slopes(encoded, 3)
+        own = torch.arange(slopes.shape[1], device=y.device) % 3 == torch.arange(3, device=y.device)[:, None]
+        tangents = slopes * own[:, None].to(y)  # 3 p o: each feature depends on one coordinate alone
+        out, slope, _ = self.network.jet(torch.cat([encoded, code], dim=-1), F.pad(tangents, (0, code.shape[1])))
+        if self.shares is not None:
+            raw = self.shares.jet(encoded, tangents)
+            shares, twists = torch.softmax(raw.value, dim=-1)[:, :, None], twists.reshape(len(y), parts, 6)
+            out = out + (shares * twists).sum(1)
+            by_share = shares * (raw.gradient - (shares * raw.gradient).sum(1, keepdim=True))
+            slope = slope + twists.transpose(1, 2) @ by_share
+        if self.config.kind == "translation":
+            return out, slope
+        moved, by_y = screw_jet(y, out[:, :3], out[:, 3:], slope[:, :3], slope[:, 3:])
+        return moved - y, by_y - torch.eye(3, dtype=y.dtype, device=y.device)
 
 
 class reference_ops:

@@ -61,8 +61,9 @@ def _bent(model: SceneModel, config: MarchConfig, rays: Rays) -> Seen:
             break
         now = due[place[due] < first + WAVE]
         samples = Samples(t[now], dt[now], offsets_of(ray[now], count), ray[now])
-        x = model.to_canonical(samples.points(rays.origins, rays.directions), gather(rays.warp, samples))
-        density, features = model.field.density(x)
+        x_world, code = samples.points(rays.origins, rays.directions), gather(rays.warp, samples)
+        x = model.to_canonical(x_world, code)
+        density, features = model.field.density(x, ambient=model.ambient(x_world, code))
         thickness = density * samples.dt
         through = model.ops.transmittance(density, samples.dt, samples.offsets)
         weights = light[samples.ray] * through * -torch.expm1(-thickness)

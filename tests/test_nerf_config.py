@@ -8,10 +8,11 @@ import json
 import pytest
 
 from nerf.checkpoint import RunConfig
-from nerf.config import PRESETS, ConfigError, LossConfig, TrainConfig, from_json, preset, to_json
+from nerf.config import ConfigError, LossConfig, TrainConfig, from_json, to_json
 from nerf.field import HashFieldConfig, NerfFieldConfig
 from nerf.kernels.space import Space
 from nerf.model import Geometry, HierarchicalConfig, MarchConfig
+from nerf.presets import PRESETS, preset
 
 ALL = [(name, moving, background) for name in PRESETS for moving in (False, True) for background in (False, True)]
 

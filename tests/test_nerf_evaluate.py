@@ -19,8 +19,9 @@ from nerf import checkpoint
 from nerf.config import ConfigError
 from nerf.evaluate import differing, evaluate, instant, main, open_scene, table, update
 from nerf.model import Geometry
-from nerf.picture import render_image
+from nerf.picture import Picture, render_image
 from tests.ball import write_ball
+from tests.test_nerf_metrics_masked import slow_masked_ssim, slow_ms_ssim
 from tests.test_nerf_render import make_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,6 +114,94 @@ def test_comparison_pictures_show_photo_render_depth_and_error(made, tmp_path):
     assert len(files) == 2 and all(file.suffix == ".png" for file in files)
     sheet = np.asarray(Image.open(files[0]))
     assert sheet.shape == (24, 96, 3) and np.array_equal(sheet[:, :24], trainer.scene.test[0].image.numpy())
+
+
+def covisible_of(frame, rows):
+    mask = torch.zeros_like(frame.image[..., 0])
+    mask[rows] = 255
+    return replace(frame, covisible=mask)
+
+
+def test_figures_of_covisible_pixels_are_means_over_the_views_that_have_a_mask(made):
+    _, run, trainer = made
+    model, _ = checkpoint.load_model(run, "reference")
+    scene, frame = trainer.scene, trainer.scene.test[0]
+    frames = [
+        covisible_of(frame, slice(0, 9)), frame, covisible_of(frame, slice(20, 24)), covisible_of(frame, slice(0, 0)),
+    ]  # fmt: skip
+    found = evaluate(model, scene, frames)
+    assert [("mpsnr" in row, "mssim" in row) for row in found["views"]] == [(True, True), (False,) * 2] * 2
+    picture = render_image(model, frame.camera, instant(model, scene, frame)).rgb.double().numpy()
+    photo = frame.image.numpy() / 255.0
+    expected = [-10 * np.log10(np.mean((picture[rows] - photo[rows]) ** 2)) for rows in (slice(0, 9), slice(20, 24))]
+    assert [row["mpsnr"] for row in found["views"] if "mpsnr" in row] == pytest.approx(expected, abs=1e-4)
+    assert found["mpsnr"] == pytest.approx(np.mean(expected), abs=1e-4)
+    similar = [slow_masked_ssim(picture, photo, f.covisible.numpy() > 127) for f in (frames[0], frames[2])]
+    assert found["mssim"] == pytest.approx(np.mean(similar), abs=1e-5) and "mlpips" not in found
+    assert found["psnr"] == pytest.approx(evaluate(model, scene, [frame])["psnr"])  # of whole views, as ever
+
+
+def test_covisible_pixels_that_a_mask_excludes_do_not_count(made):
+    _, run, trainer = made
+    model, _ = checkpoint.load_model(run, "reference")
+    scene = replace(trainer.scene, masks_are_alpha=False)
+    mask = torch.zeros_like(scene.test[0].image[..., 0])
+    mask[5:] = 255
+    both = replace(covisible_of(scene.test[0], slice(0, 9)), mask=mask)
+    one = replace(covisible_of(scene.test[0], slice(5, 9)), mask=None)
+    assert evaluate(model, scene, [both])["mpsnr"] == pytest.approx(evaluate(model, scene, [one])["mpsnr"])
+
+
+def test_ms_ssim_stands_where_photos_are_large_enough(made, monkeypatch):
+    _, run, trainer = made
+    model, _ = checkpoint.load_model(run, "reference")
+    draw = torch.Generator().manual_seed(0)
+    photo, noise = (torch.rand(161, 170, 3, generator=draw) for _ in range(2))
+    rgb = 0.9 * photo + 0.1 * noise
+    picture = Picture(rgb, torch.ones(161, 170), torch.ones(161, 170))
+    monkeypatch.setattr("nerf.evaluate.render_image", lambda *_, **__: picture)
+    large = replace(trainer.scene.test[0], image=(photo * 255).round().to(torch.uint8), mask=None)
+    found = evaluate(model, trainer.scene, [large])
+    expected = slow_ms_ssim(rgb.double().numpy(), large.image.numpy() / 255.0)
+    assert found["msssim"] == found["views"][0]["msssim"] == pytest.approx(expected, abs=1e-6)
+    assert "MS-SSIM" in table(found) and f"{expected:.4f}" in table(found)
+    monkeypatch.undo()
+    assert "msssim" not in evaluate(model, trainer.scene)  # 24 pixels a side
+
+
+def test_the_table_names_each_figure_and_leaves_a_dash_where_a_view_has_none():
+    one = {"name": "a", "psnr": 20.123, "ssim": 0.5, "msssim": 0.75, "flip": 0.1, "mpsnr": 21.456, "mssim": 0.625}
+    two = {"name": "b", "psnr": 22.0, "ssim": 0.5, "flip": 0.1}
+    lines = table({**{k: v for k, v in one.items() if k != "name"}, "views": [one, two]}).splitlines()
+    assert lines[0].split() == ["view", "PSNR", "SSIM", "MS-SSIM", "FLIP", "mPSNR", "mSSIM"]
+    assert lines[2].split() == ["a", "20.12", "0.5000", "0.7500", "0.1000", "21.46", "0.6250"]
+    assert lines[3].split() == ["b", "22.00", "0.5000", "-", "0.1000", "-", "-"]
+    assert lines[-1].split()[0] == "mean" and len({len(line) for line in lines}) == 1
+
+
+def test_a_tree_with_covisible_masks_from_the_command_line(made, tmp_path, capsys):
+    folder, run, trainer = made
+    if not trainer.scene.moving:
+        pytest.skip("the static ball isn't in Nerfies' format")
+    shutil.copytree(folder / "scene", tmp_path / "scene")
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "scene/covisible/1x/val").mkdir(parents=True)
+    mask = Image.fromarray(np.repeat(np.uint8([255] * 8 + [0] * 16), 24).reshape(24, 24))
+    mask.save(tmp_path / f"scene/covisible/1x/val/{trainer.scene.test[1].name}.png")
+    assert main(["--run", str(tmp_path / "run"), "--scene", str(tmp_path / "scene")]) == 0
+    found = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert [sorted({"mpsnr", "mssim"} & set(row)) for row in found["views"]] == [[], ["mpsnr", "mssim"]]
+    assert found["mpsnr"] == found["views"][1]["mpsnr"] and found["mssim"] == found["views"][1]["mssim"]
+    said = capsys.readouterr().out
+    assert "mPSNR" in said and f"{found['mpsnr']:.2f}" in said
+
+
+def test_metrics_of_older_runs_are_kept_but_for_means_of_other_views(tmp_path):
+    old = {"psnr": 30.0, "ssim": 0.9, "flip": 0.1, "views": [], "steps": 7, "mpsnr": 12.0}
+    (tmp_path / "metrics.json").write_text(json.dumps(old))
+    new = {"psnr": 31.0, "ssim": 0.8, "msssim": 0.95, "flip": 0.2, "views": [], "render_seconds": 1.0}
+    update(tmp_path, new)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {**new, "steps": 7}
 
 
 def test_some_views_leave_metrics_alone(made, capsys):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from nerf.field import HashField, HashFieldConfig, NerfField, NerfFieldConfig, build_field
-from nerf.kernels.space import Space
+from nerf.kernels.frame import ask
+from nerf.kernels.space import Space, to_unit
 
 SPACE = Space((0.5, -0.5, 1.0), 2.0, False)
 TINY = HashFieldConfig(levels=3, features=2, log2_rows=9, base_resolution=4, finest_resolution=30, width=16)
@@ -177,3 +178,35 @@ def test_gradients_reach_every_parameter():
         (density.sum() + field.color(features, view).sum()).backward()
         assert all(p.grad is not None and p.grad.any() for p in field.parameters())
         assert torch.isfinite(x.grad).all() and x.grad.any()
+
+
+@pytest.mark.parametrize("detail", [0.0, 1.0, 2.4])
+def test_a_grids_detail_is_its_levels_let_in_one_after_another(detail):
+    field = HashField(TINY, SPACE, generator=generator())
+    torch.nn.init.normal_(field.grid.table, generator=generator(3))
+    x = points()
+    shares = [0.5 * (1 - math.cos(math.pi * min(max(detail - level, 0), 1))) for level in range(TINY.levels)]
+    expected = HashField(TINY, SPACE, generator=generator())
+    expected.load_state_dict(field.state_dict())
+    offsets = field.grid.geometry.offsets
+    with torch.no_grad():
+        for level, share in enumerate(shares):
+            expected.grid.table[offsets[level] : offsets[level + 1]] *= share
+    field.detail.fill_(detail)
+    torch.testing.assert_close(field.density(x)[0], expected.density(x)[0])
+    # What the kernels without gradients are given says the same.
+    features = ask(to_unit(x, SPACE), field.grid_field())[1]
+    torch.testing.assert_close(features, expected.density(x)[1])
+    full = HashField(TINY, SPACE, generator=generator())
+    full.load_state_dict({**field.state_dict(), "detail": torch.tensor(3.0)})
+    assert not torch.allclose(features, full.density(x)[1])
+
+
+def test_nerfs_detail_is_its_frequency_bands_let_in():
+    config = NerfFieldConfig(width=16, depth=3, skip=1, color_width=8, position_bands=3)
+    field, expected = (NerfField(config, SPACE, generator=generator()) for _ in range(2))
+    with torch.no_grad():
+        expected.trunk.weights[0][:, 3 + 6 :] = 0  # x, then the first band's sines and cosines
+        expected.trunk.weights[1][:, 16 + 3 + 6 :] = 0
+    field.detail.fill_(1.0)
+    torch.testing.assert_close(field.density(points())[0], expected.density(points())[0])

@@ -12,6 +12,7 @@ import torch
 from nerf.kernels import cpu, cpu_library
 from tests import test_nerf_kernels_cpu as networks
 from tests import test_nerf_kernels_mlp_jet as jets
+from tests import test_nerf_kernels_mlp_jet_tangents as tangents
 from tests.cpu_levels import CUDA, MARKS, levels, use_level
 
 pytestmark = [
@@ -49,6 +50,11 @@ def test_tiles_round_operands_only(activation):
 
 def test_jets_on_tiles():
     jets.test_a_siren_in_bfloat16_keeps_its_phase()
+    tangents.test_a_jet_in_bfloat16_rounds_operands_only()
+
+
+def test_inputs_enter_again_on_tiles():
+    networks.test_inputs_enter_again_as_in_the_reference("v4bf16", "none")
 
 
 @pytest.mark.parametrize("points", [1, 31, 33, 700])

@@ -10,6 +10,7 @@ import torch
 from nerf.kernels import composite as reference_composite
 from nerf.kernels import cpu
 from nerf.kernels import march as reference_march
+from nerf.kernels.cpu_library import multiplies_bfloat16
 from nerf.kernels.hash_encode import GridGeometry
 from nerf.kernels.hash_encode import hash_encode as reference_hash_encode
 from nerf.kernels.mlp import ACTIVATIONS, activate
@@ -17,6 +18,7 @@ from nerf.kernels.mlp import mlp as reference_mlp
 from tests.cpu_levels import (
     MARKS,
     SIZES,
+    Narrow,
     error,
     levels,
     network,
@@ -67,26 +69,34 @@ def test_mlp_output_activations_and_wide_layers(level, output_activation):
     assert worst(found, expected, [x, *weights, *biases]) < 2e-5
 
 
-class _Narrow(torch.autograd.Function):
-    """Rounds to bfloat16: the value, or the gradient."""
-
-    @staticmethod
-    def forward(ctx, x, value):
-        ctx.value = value
-        return x.bfloat16().to(x.dtype) if value else x.clone()
-
-    @staticmethod
-    def backward(ctx, grad):
-        return (grad if ctx.value else grad.bfloat16().to(grad.dtype)), None
-
-
 def rounded_mlp(x, weights, biases, activation):
     """`reference` in float64, rounded where the bfloat16 kernel rounds: operands of products, and nothing else."""
     for index, (weight, bias) in enumerate(zip(weights, biases)):
         # A bias's gradient sums the rounded gradients too.
-        z = _Narrow.apply(torch.nn.functional.linear(_Narrow.apply(x, True), _Narrow.apply(weight, True), bias), False)
+        z = Narrow.apply(torch.nn.functional.linear(Narrow.apply(x, True), Narrow.apply(weight, True), bias), False)
         x = z if index == len(weights) - 1 else activate(z, activation)
     return x
+
+
+@pytest.mark.parametrize("activation", ["relu", "none", "softplus"])
+def test_inputs_enter_again_as_in_the_reference(level, activation):
+    for widths, skips in (([51, 64, 64, 64, 33], (2,)), ([5, 17, 30, 3], (1, 2)), ([20, 40, 7], (0,)), ([6, 4], (0,))):
+        for p in SIZES:
+            weights, biases = network(widths)
+            for layer in skips:
+                more = torch.randn(widths[layer + 1], widths[0]) / widths[0] ** 0.5
+                weights[layer] = torch.cat([weights[layer].detach(), more], 1).requires_grad_()
+            x = torch.randn(p, widths[0])
+            inputs = [x.requires_grad_(), *weights, *biases]
+            if activation == "relu":  # float64 doesn't tip the sign of a sum
+                inputs = [tensor.detach().double().requires_grad_() for tensor in inputs]
+            arguments = (inputs[0], inputs[1 : len(widths)], inputs[len(widths) :], activation, "sigmoid", 3.0)
+            found = cpu.mlp(*arguments, dtype="float32", skips=skips)
+            expected = reference_mlp(*arguments, skips=skips)
+            assert worst(found, expected, inputs) < (1e-12 if activation == "relu" else 1e-5), (widths, p)
+            if multiplies_bfloat16() and activation == "none":
+                rounded = cpu.mlp(*arguments, dtype="bfloat16", skips=skips)
+                assert worst(rounded, expected, inputs) < 2e-2, (widths, p)
 
 
 @pytest.mark.skipif("v4bf16" not in levels(), reason="this processor doesn't multiply bfloat16 numbers")

@@ -168,6 +168,7 @@ def test_wrong_arguments_are_named():
         "expected symmetric forms": lambda: cpu.mlp_jet(x, weights, biases, lopsided),
         "don't follow one another": lambda: cpu.mlp_jet(torch.rand(5, 3), weights, biases, torch.eye(3)[None]),
         "expected a target of shape": lambda: cpu.mlp_squared_error(x, torch.rand(5, 2), weights, biases),
+        r"expected skips among the 2 layers, found \[2\]": lambda: cpu.mlp(x, weights, biases, skips=[2]),
         "no gradient to x": lambda: cpu.mlp_squared_error(x.clone().requires_grad_(), x[:, :1], weights, biases),
     }.items():
         with pytest.raises(ValueError, match=message):

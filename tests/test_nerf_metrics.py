@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nerf import metrics
-from nerf.metrics import flip, flip_map, lpips, psnr, ssim
+from nerf.metrics import flip, flip_map, lpips, masked_lpips, psnr, ssim
 
 
 def pictures(h=19, w=23, noise=0.1):
@@ -119,15 +119,17 @@ def test_lpips_never_downloads(monkeypatch, tmp_path):
         IMAGENET1K_V1 = types.SimpleNamespace(url="https://example.org/models/alexnet-1234.pth")
 
     class Network:
-        def __init__(self, net, verbose):
+        def __init__(self, net, spatial, verbose):
             assert (tmp_path / "checkpoints" / "alexnet-1234.pth").is_file(), "would download"
+            self.spatial = spatial
 
         def eval(self):
             return self
 
         def __call__(self, x, y):
             assert x.shape == (1, 3, 19, 23) and float(x.min()) >= -1 and float(x.max()) <= 1
-            return (x - y).abs().mean()[None, None, None, None]
+            error = (x - y).abs().mean(1, keepdim=True)
+            return error if self.spatial else error.mean((2, 3), keepdim=True)
 
     vision = types.ModuleType("torchvision.models")
     vision.AlexNet_Weights = Weights
@@ -139,11 +141,16 @@ def test_lpips_never_downloads(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     a, b = pictures()
     metrics._lpips_network.cache_clear()
-    assert lpips(a, b) is None
+    mask = torch.zeros(19, 23, dtype=torch.bool)
+    mask[3:9, 5:] = True
+    assert lpips(a, b) is None and masked_lpips(a, b, mask) is None
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "alexnet-1234.pth").write_bytes(b"")
     metrics._lpips_network.cache_clear()
     assert lpips(a, b) == pytest.approx(float(2 * (a - b).abs().mean()), rel=1e-5)
+    assert masked_lpips(a, b, mask) == pytest.approx(float(2 * (a - b).abs()[3:9, 5:].mean()), rel=1e-5)
+    a[~mask], b[~mask] = 0.3, 0.9
+    assert masked_lpips(a, a, mask) == 0 and lpips(b, a) != lpips(b, b) == 0
     metrics._lpips_network.cache_clear()
 
 

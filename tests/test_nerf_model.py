@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+from nerf.cli import Options, configure
+from nerf.config import LossConfig
 from nerf.field import HashField, HashFieldConfig, NerfField, NerfFieldConfig
 from nerf.model import Geometry, HierarchicalConfig, MarchConfig, ModelConfig, SceneModel
 from nerf.occupancy import OccupancyConfig
+from nerf.trainer import Trainer
 from nerf.warp import WarpConfig
 from tests.tiny import frame, scene
 
@@ -108,3 +113,34 @@ def test_the_generator_decides_every_weight():
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["field.grid.table"], other["field.grid.table"])
     assert not torch.equal(one["warp.network.weights.0"], other["warp.network.weights.0"])
+
+
+def test_cameras_have_codes_beside_the_photos():
+    model = build(cameras=2)
+    time = torch.tensor([0.0, 0.5])
+    table, looks = model.camera_codes.table, model.appearance_codes.table
+    assert table.shape == (2, 2) and not torch.equal(table[0], table[1])
+    for camera in (0, 1):
+        assert torch.equal(model.codes(time, camera)[1], torch.cat([looks[:2], table[camera].expand(2, 2)], dim=1))
+    torch.testing.assert_close(model.codes(time)[1][:, 2:], ((table[0] + table[1]) / 2).expand(2, 2))
+    found = model.look_of(torch.tensor([2, 0, 2]), torch.tensor([1, 1, 0]))
+    assert torch.equal(found, torch.cat([looks[[2, 0, 2]], table[[1, 1, 0]]], dim=1))
+    alone = build(cameras=2, appearance=0, warp=None)  # without codes of the photos
+    assert torch.equal(alone.codes(time, 1)[1], alone.camera_codes.table[[1, 1]])
+
+
+def test_what_one_camera_sees_teaches_its_code_and_no_other():
+    frames = [dataclasses.replace(frame(i, time=i / 2), camera_id=i % 2) for i in range(3)]
+    world = scene(3, moving=True, train=frames)
+    config = configure(Options(Path("tiny"), steps=4), world, "reference")
+    assert config.model.cameras == 2 and config.model.camera == 2
+    config = dataclasses.replace(config, model=ModelConfig(HASH, MARCH, WARP, appearance=2, cameras=2), rays=64)
+    trainer = Trainer(dataclasses.replace(config, loss=LossConfig()), world)
+    trainer.sampler.allowed = torch.arange(48)  # pixels of the first photo: camera 0
+    before = trainer.model.camera_codes.table.detach().clone()
+    for _ in range(3):
+        trainer.advance()
+    after = trainer.model.camera_codes.table.detach()
+    assert not torch.equal(before[0], after[0]) and torch.equal(before[1], after[1])
+    one = configure(Options(Path("tiny"), steps=4), scene(3, moving=True), "reference")
+    assert one.model.cameras == 0

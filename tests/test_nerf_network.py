@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nerf.kernels.backends import available, load
 from nerf.network import MLP
 
 
@@ -39,6 +40,24 @@ def test_skips_let_the_inputs_in_again(skips, activation):
     for k, weight in enumerate(network.weights):
         into = 4 if k == 0 else 9
         assert weight.shape[1] == into + (4 if k in skips else 0)
+
+
+@pytest.mark.parametrize("skips", [(), (1,), (2, 4), (5,)], ids=str)
+@pytest.mark.parametrize("ops", ["reference", *([] if available()["cpu"] else ["cpu"])])
+def test_a_jet_is_outputs_and_derivatives_along_tangents(skips, ops):
+    network = MLP(4, 9, 5, 3, skips, ops=load(ops), generator=generator()).double()
+    with torch.no_grad():
+        for bias in network.biases:
+            bias.uniform_(-0.5, 0.5, generator=generator(7))
+    x = torch.randn(6, 4, generator=generator(1), dtype=torch.float64)
+    tangents = torch.randn(2, 6, 4, generator=generator(2), dtype=torch.float64)
+    jet = network.jet(x, tangents)
+    torch.testing.assert_close(jet.value, forward_slowly(network, x, skips, "none"))
+    for i, point in enumerate(x):
+        slow = lambda p: forward_slowly(network, p[None], skips, "none")[0]  # noqa: E731
+        expected = torch.autograd.functional.jacobian(slow, point) @ tangents[:, i].T
+        torch.testing.assert_close(jet.gradient[i], expected)
+    assert jet.second.shape == (6, 3, 0) and jet.gradient.abs().max() > 0.01
 
 
 def test_a_skip_really_reaches_its_layer():

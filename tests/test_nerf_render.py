@@ -18,13 +18,14 @@ from PIL import Image
 
 from data.scene import load_scene
 from nerf import checkpoint
-from nerf.config import TrainConfig, preset
+from nerf.config import TrainConfig
 from nerf.field import HashFieldConfig
 from nerf.model import MarchConfig, ModelConfig
 from nerf.modes import Ranges, draw, probe, sized
 from nerf.occupancy import OccupancyConfig
 from nerf.paths import PathError, Rig, central
 from nerf.picture import render_image
+from nerf.presets import preset
 from nerf.render import Options as RenderOptions
 from nerf.render import check, frames_of, main, render_video, shots, still
 from nerf.trainer import Trainer

@@ -33,7 +33,7 @@ class Ball(HashField):
     def grid_field(self):
         return None
 
-    def density(self, x_canonical, noise=None):
+    def density(self, x_canonical, noise=None, ambient=None):
         assert noise is None
         return (x_canonical.norm(dim=-1) < RADIUS).float() * self.sigma, x_canonical
 
@@ -140,7 +140,7 @@ def test_rays_that_miss_the_cube_show_the_background(sampling, seed):
     model = build(config)
     for field in (model.field, model.coarse):
         if field is not None:
-            field.density = lambda x, noise=None: (torch.full_like(x[:, 0], 3.0), x)
+            field.density = lambda x, noise=None, ambient=None: (torch.full_like(x[:, 0], 3.0), x)
     origins = torch.tensor([[0.0, 0.0, 3.0], [5.0, 5.0, 5.0], [0.0, 0.0, 3.0]])
     directions = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
     rays = Rays(origins, directions, *clip(origins, directions, model.geometry))
@@ -262,7 +262,7 @@ def test_density_noise_is_drawn_in_training_alone():
     seen = []
     original = NerfField.density
 
-    def density(self, x, noise=None):
+    def density(self, x, noise=None, ambient=None):
         seen.append(noise)
         return original(self, x, noise)
 
@@ -301,7 +301,7 @@ def test_near_a_camera_gradients_are_scaled_and_pictures_are_not(contract):
         assert build().near_scale is None
         model.near_scale = scale
         density = torch.linspace(0.1, 2, 40).requires_grad_()
-        model.field.density = lambda x, noise=None: (density[: len(x)], x)  # noqa: B023
+        model.field.density = lambda x, noise=None, ambient=None: (density[: len(x)], x)  # noqa: B023
         samples = Samples(
             torch.linspace(0.1, 1.5, 40),
             torch.full((40,), 0.03),

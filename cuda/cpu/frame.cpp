@@ -129,7 +129,7 @@ struct Layers {  // a network as the caller gives it
 
     template <class F>
     mlp::Network<F> network(int output_activation) const {
-        return mlp::network<F>({depth, widths, activation::relu, output_activation, 0}, weights, biases, false);
+        return mlp::network<F>({depth, widths, nullptr, activation::relu, output_activation, 0}, weights, biases, false);
     }
 };
 

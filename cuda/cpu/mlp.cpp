@@ -67,27 +67,29 @@ EXPORT int nerf_mlp_has_tiles() {
 #endif
 }
 
-// weights: depth matrices, outputs by inputs. biases: null, or depth vectors.
-EXPORT const char* nerf_mlp(int threads, int format, int64_t points, int depth, const int32_t* widths, int activation,
-                            int output_activation, double omega, const void* const* weights, const void* const* biases,
-                            const void* x, void* out) {
+// again: null, or a flag a layer, whether x enters it again beside the layer before. weights: depth matrices, outputs by
+// inputs. biases: null, or depth vectors.
+EXPORT const char* nerf_mlp(int threads, int format, int64_t points, int depth, const int32_t* widths,
+                            const uint8_t* again, int activation, int output_activation, double omega,
+                            const void* const* weights, const void* const* biases, const void* x, void* out) {
     return with_format(format, [&](auto f) {
         using F = decltype(f);
         using real = typename F::real;
-        const auto net = network<F>({depth, widths, activation, output_activation, omega}, weights, biases, false);
+        const auto net = network<F>({depth, widths, again, activation, output_activation, omega}, weights, biases, false);
         forward(threads, net, points, static_cast<const real*>(x), static_cast<real*>(out));
     });
 }
 
 // grad_x, grad_weights: null where not wanted. grad_biases: as biases.
 EXPORT const char* nerf_mlp_backward(int threads, int format, int64_t points, int depth, const int32_t* widths,
-                                     int activation, int output_activation, double omega, const void* const* weights,
-                                     const void* const* biases, const void* x, const void* grad_out, void* grad_x,
-                                     void* const* grad_weights, void* const* grad_biases) {
+                                     const uint8_t* again, int activation, int output_activation, double omega,
+                                     const void* const* weights, const void* const* biases, const void* x,
+                                     const void* grad_out, void* grad_x, void* const* grad_weights,
+                                     void* const* grad_biases) {
     return with_format(format, [&](auto f) {
         using F = decltype(f);
         using real = typename F::real;
-        const auto net = network<F>({depth, widths, activation, output_activation, omega}, weights, biases, true);
+        const auto net = network<F>({depth, widths, again, activation, output_activation, omega}, weights, biases, true);
         backward(threads, net, points, static_cast<const real*>(x), static_cast<const real*>(grad_out),
                  static_cast<real*>(grad_x), reinterpret_cast<real* const*>(grad_weights),
                  reinterpret_cast<real* const*>(grad_biases));
@@ -96,14 +98,14 @@ EXPORT const char* nerf_mlp_backward(int threads, int format, int64_t points, in
 
 // loss: one number. target: points x outputs. The outputs have no activation. grad_weights: null where not wanted.
 EXPORT const char* nerf_mlp_squared_error(int threads, int format, int64_t points, int depth, const int32_t* widths,
-                                          int activation, int output_activation, double omega,
+                                          const uint8_t* again, int activation, int output_activation, double omega,
                                           const void* const* weights, const void* const* biases, const void* x,
                                           const void* target, void* loss, void* const* grad_weights,
                                           void* const* grad_biases) {
     return with_format(format, [&](auto f) {
         using F = decltype(f);
         using real = typename F::real;
-        const auto net = network<F>({depth, widths, activation, output_activation, omega}, weights, biases, true);
+        const auto net = network<F>({depth, widths, again, activation, output_activation, omega}, weights, biases, true);
         squared_error(threads, net, points, static_cast<const real*>(x), static_cast<const real*>(target),
                       static_cast<real*>(loss), reinterpret_cast<real* const*>(grad_weights),
                       reinterpret_cast<real* const*>(grad_biases));

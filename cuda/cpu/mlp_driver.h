@@ -34,21 +34,23 @@ void reduce_gradients(int threads, const Network<F>& net, int64_t blocks, typena
     if (!numbers) return;
     threads::parallel_for(threads, net.depth, [&](int64_t l) {
         const auto& y = net.layers[l];
+        const int64_t again_pad = net.layers[0].in_pad;
         for (int n = 0; n < y.out; ++n) {
-            for (int k = 0; k < y.in; ++k)
-                grad_weights[l][n * y.in + k] = total(y.gradient + static_cast<int64_t>(n) * y.in_pad + k);
+            real* row = grad_weights[l] + n * (y.in + y.more);
+            for (int k = 0; k < y.in; ++k) row[k] = total(y.gradient + static_cast<int64_t>(n) * y.in_pad + k);
+            for (int k = 0; k < y.more; ++k) row[y.in + k] = total(y.more_gradient + n * again_pad + k);
             if (net.biased) grad_biases[l][n] = total(net.gradients + y.bias + n);
         }
     });
 }
 
-// Rows of a block: as many as keep its buffers within a part of L2, but enough to pay for reading the weights. Tiles
-// multiply so fast that a wide layer's weight gradient, read and written once a block, wants longer blocks than that.
+// Rows of a block: as many as keep its buffers within a part of L2, but enough to pay for reading the weights. Products of
+// bfloat16 are so fast that a wide layer's weight gradient, read and written once a block, wants longer blocks than that.
 template <class F>
 int block_rows(const Network<F>& net) {
-    const bool wide_tiles = F::row_unit > 4 && net.widest > 64;
-    const int most = wide_tiles ? 256 : 128;
-    const int64_t budget = wide_tiles ? 1024 * 1024 : 256 * 1024;
+    const bool fast_and_wide = F::group > 1 && net.widest > 64;
+    const int most = fast_and_wide ? 256 : 128;
+    const int64_t budget = fast_and_wide ? 1024 * 1024 : 256 * 1024;
     int rows = 32;
     while (rows < most && Block<F>::bytes(net, rows * 2) <= budget) rows *= 2;
     return rows;
@@ -68,6 +70,7 @@ void forward_rows(const Network<F>& net, int64_t points, const typename F::real*
 struct Shape {  // as the entry points take it
     int depth;
     const int32_t* widths;
+    const uint8_t* again;  // a flag a layer, whether the inputs enter it again; null: none
     int activation, output_activation;
     double omega;
 };
@@ -88,8 +91,8 @@ const char* with_format(int format, Fn&& fn) {
 template <class F>
 Network<F> network(const Shape& s, const void* const* weights, const void* const* biases, bool for_backward) {
     using P = const typename F::real* const*;
-    return Network<F>(s.depth, s.widths, reinterpret_cast<P>(weights), reinterpret_cast<P>(biases), s.activation,
-                      s.output_activation, s.omega, for_backward);
+    return Network<F>(s.depth, s.widths, s.again, reinterpret_cast<P>(weights), reinterpret_cast<P>(biases),
+                      s.activation, s.output_activation, s.omega, for_backward);
 }
 
 }  // namespace mlp

@@ -71,7 +71,7 @@ enum class Finish { store, add, narrow, narrow_relu, narrow_masked };
 template <Finish how, class P>
 void multiply_tiles(const P& product);
 
-// c[m][n] = finish(sum over groups of a b + bias[n]).
+// c[m][n] = finish(sum over groups of a b + bias[n]); `more`, where it has groups, adds a second product to that sum.
 template <class F>
 struct Product {
     using real = typename F::real;
@@ -85,6 +85,12 @@ struct Product {
     const typename F::operand* b = nullptr;
     int64_t b_group = 0;
     bool packed = true;
+    struct More {
+        int groups = 0;
+        const element* a = nullptr;  // groups of row m: a + m * a_row + q * group
+        int64_t a_row = 0;
+        const typename F::operand* b = nullptr;  // packed
+    } more = {};
     Finish finish = Finish::store;
     real* c = nullptr;          // store, add
     element* narrow = nullptr;  // the others: rounded to the format, in the same layout
@@ -160,16 +166,22 @@ private:
         }
         const element* left = a + m0 * a_row;
         const typename F::operand* right = panel;
-        for (int q = 0; q < groups; ++q, left += a_group, right += stride) {
-            typename F::operand columns[count];
+        int64_t row_step = a_row, left_step = a_group, right_step = stride;
+        for (int todo = groups, part = 0;;) {
+            for (; todo > 0; --todo, left += left_step, right += right_step) {
+                typename F::operand columns[count];
 #pragma GCC unroll 4
-            for (int v = 0; v < count; ++v) columns[v] = load<typename F::operand>(right + v);
+                for (int v = 0; v < count; ++v) columns[v] = load<typename F::operand>(right + v);
 #pragma GCC unroll 16
-            for (int m = 0; m < height; ++m) {
-                const auto row = F::broadcast(left + m * a_row);
+                for (int m = 0; m < height; ++m) {
+                    const auto row = F::broadcast(left + m * row_step);
 #pragma GCC unroll 4
-                for (int v = 0; v < count; ++v) sum[m][v] = F::madd(row, columns[v], sum[m][v]);
+                    for (int v = 0; v < count; ++v) sum[m][v] = F::madd(row, columns[v], sum[m][v]);
+                }
             }
+            if (part++ > 0 || more.groups == 0) break;
+            left = more.a + m0 * more.a_row, right = more.b + static_cast<int64_t>(v0) * more.groups;
+            row_step = more.a_row, left_step = F::group, right_step = count, todo = more.groups;
         }
         with_finish([&](auto how) { end<how()>(m0, v0, sum); });  // once a tile, not once a vector
     }

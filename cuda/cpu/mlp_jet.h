@@ -1,6 +1,9 @@
-// The fused network with its derivatives by its inputs: a block of points goes through the layers as 1 + d + m streams,
-// value, gradient and quadratic forms of second derivatives, which share the products and meet in the activations.
-// See nerf/kernels/mlp_jet.py for the definition.
+// The fused network with its derivatives by d coordinates: a block of points goes through the layers as 1 + d + m
+// streams, value, gradient and quadratic forms of second derivatives, which share the products and meet in the
+// activations. See nerf/kernels/mlp_jet.py for the definition.
+//
+// A network of ReLUs, or of no activations, is linear between its kinks: it has no second derivatives, and a unit that is
+// off stops all streams alike, which the products see to themselves.
 #pragma once
 
 #include "mlp_passes.h"
@@ -13,7 +16,7 @@ template <class F>
 struct Forms {
     using real = typename F::real;
 
-    int dims, count;
+    int dims, count;       // count: of those that the network carries along, 0 where it is linear
     const real* matrices;  // [count][dims][dims], symmetric
 
     int streams() const { return 1 + dims + count; }
@@ -31,6 +34,30 @@ struct Forms {
     }
 };
 
+// The caller's points and how they move with the coordinates.
+template <class F>
+struct Points {
+    const typename F::real *x, *tangents;  // [.][in] and [dims][total][in]; no tangents: the points are the coordinates
+    int64_t total;
+
+    Points from(const Network<F>& net, int64_t first) const {
+        const int64_t skipped = first * net.layers[0].in;
+        return {x + skipped, tangents ? tangents + skipped : nullptr, total};
+    }
+};
+
+// Where their gradients go; null: not wanted.
+template <class F>
+struct PointGradients {
+    typename F::real *x, *tangents;
+    int64_t total;
+
+    PointGradients from(const Network<F>& net, int64_t first) const {
+        const int64_t skipped = first * net.layers[0].in;
+        return {x ? x + skipped : nullptr, tangents ? tangents + skipped : nullptr, total};
+    }
+};
+
 // A block of `points` points: row s * points + i is stream s of point i.
 template <class F>
 struct JetBlock : Block<F> {
@@ -41,7 +68,8 @@ struct JetBlock : Block<F> {
 
     static int64_t bytes(const Network<F>& net, int points, int streams) {
         const int rows = points * streams;
-        return Block<F>::bytes(net, rows) + rows * net.row_hidden * sizeof(real) + 64;
+        const int64_t kept = net.needs_slopes() ? net.row_hidden : 0;
+        return Block<F>::bytes(net, rows) + rows * kept * sizeof(real) + 64;
     }
     JetBlock(const Network<F>& net, int capacity, int streams, void* memory)
         : Block<F>(net, capacity * streams, memory) {
@@ -54,19 +82,22 @@ struct JetBlock : Block<F> {
     real* product(const Network<F>& net, int l) const { return before + net.layers[l].hidden * this->rows; }
 };
 
-// The inputs' streams: x, its unit gradients, and no curvature. Points beyond the caller's repeat the last one.
+// The inputs' streams: x, its tangents or unit gradients, and no curvature. Points beyond the caller's repeat the last one.
 template <class F>
-void jet_inputs(const Network<F>& net, const JetBlock<F>& block, const Forms<F>& forms, const typename F::real* x) {
+void jet_inputs(const Network<F>& net, const JetBlock<F>& block, const Forms<F>& forms, const Points<F>& given) {
     using real = typename F::real;
     const auto& y = net.layers[0];
+    const int64_t stream = static_cast<int64_t>(block.points) * y.in_pad;
     auto* to = block.input(net, 0);
-    for (int s = 0; s < forms.streams(); ++s)
-        for (int i = 0; i < block.points; ++i)
-            for (int n = 0; n < y.in_pad; ++n) {
-                real value = s == n + 1 && n < y.in ? real(1) : real(0);
-                if (s == 0 && n < y.in) value = x[static_cast<int64_t>(std::min(i, block.inside - 1)) * y.in + n];
-                *to++ = F::narrow(value);
-            }
+    narrow_rows<F>(block.points, block.inside, given.x, y.in, y.in_pad, to);
+    to += stream;
+    for (int k = 0; k < forms.dims; ++k, to += stream) {
+        if (given.tangents)
+            narrow_rows<F>(block.points, block.inside, given.tangents + k * given.total * y.in, y.in, y.in_pad, to);
+        else
+            for (int64_t at = 0; at < stream; ++at) to[at] = F::narrow(at % y.in_pad == k ? real(1) : real(0));
+    }
+    std::fill_n(to, forms.count * stream, typename F::element(0));
 }
 
 // One hidden layer's activation: its products' streams into what enters the next layer.
@@ -136,28 +167,62 @@ void jet_activate_backward(const Network<F>& net, const JetBlock<F>& block, cons
         }
 }
 
+// A hidden layer of a network that is linear but for ReLUs, stream by stream: where the value's is 0, all are.
+template <class F>
+void linear_layer(const Network<F>& net, const JetBlock<F>& block, const Forms<F>& forms, int l) {
+    Product<F> product = layer_product<F>(net, block, l);
+    product.rows = block.points;
+    product.narrow = block.input(net, l + 1), product.mask = product.narrow;
+    const bool relu = net.activation == Kind::relu;
+    for (int s = 0; s < forms.streams(); ++s) {
+        product.finish = !relu ? Finish::narrow : s == 0 ? Finish::narrow_relu : Finish::narrow_masked;
+        product.run();
+        product.bias = nullptr;  // of the value's stream alone
+        product.a += block.points * product.a_row, product.more.a += block.points * product.more.a_row;
+        product.narrow += block.points * product.c_row;
+    }
+}
+
+// The same backwards: block.grad becomes the gradient of what layer l - 1's product gave.
+template <class F>
+void linear_gradient(const Network<F>& net, JetBlock<F>& block, const Forms<F>& forms, int l) {
+    Product<F> product = back_product<F>(net, block, l, block.points);
+    product.narrow = block.spare, product.mask = block.input(net, l);
+    product.finish = net.activation == Kind::relu ? Finish::narrow_masked : Finish::narrow;
+    for (int s = 0; s < forms.streams(); ++s) {
+        product.run();
+        product.a += block.points * product.a_row, product.narrow += block.points * product.c_row;
+    }
+    std::swap(block.grad, block.spare);
+}
+
 // All layers; what enters the layers, and what their products gave, stay in the block. The last product is in block.wide.
 template <class F>
-void jet_forward(const Network<F>& net, const JetBlock<F>& block, const Forms<F>& forms, const typename F::real* x) {
+void jet_forward(const Network<F>& net, const JetBlock<F>& block, const Forms<F>& forms, const Points<F>& given) {
     constexpr const typename F::real* unbiased = nullptr;
-    jet_inputs(net, block, forms, x);
+    jet_inputs(net, block, forms, given);
     for (int l = 0; l < net.depth; ++l) {
-        Product<F> product = layer_product<F>(net, block, l);
         const bool last = l + 1 == net.depth;
+        if (!last && !net.needs_slopes()) {
+            linear_layer(net, block, forms, l);
+            continue;
+        }
+        Product<F> product = layer_product<F>(net, block, l);
         product.bias = nullptr;  // of the value's stream alone
         product.finish = Finish::store, product.c = last ? block.wide : block.product(net, l);
         product.run();
-        if (l == 0 && net.exact_first()) exact_first<F>(net, block.points, block.inside, x, unbiased, product.c);
+        if (l == 0 && net.exact_first()) exact_first<F>(net, block.points, block.inside, given.x, unbiased, product.c);
         if (!last)
             with_activation(net.activation, [&](auto kind) { jet_activate<F, kind()>(net, block, forms, l); });
     }
 }
 
 template <class F>
-void jet_forward_block(const Network<F>& net, const JetBlock<F>& block, const Forms<F>& forms,
-                       const typename F::real* x, typename F::real* out, int64_t total) {
+void jet_forward_block(const Network<F>& net, const JetBlock<F>& block, const Forms<F>& forms, const Points<F>& given,
+                       typename F::real* out) {
     using real = typename F::real;
-    jet_forward(net, block, forms, x);
+    const int64_t total = given.total;
+    jet_forward(net, block, forms, given);
     const auto& last = net.layers[net.depth - 1];
     const real* bias = net.biased ? net.biases.data() + last.bias : nullptr;
     for (int s = 0; s < forms.streams(); ++s)
@@ -167,38 +232,56 @@ void jet_forward_block(const Network<F>& net, const JetBlock<F>& block, const Fo
                     block.wide[(s * block.points + i) * last.out_pad + n] + (s == 0 && bias ? bias[n] : real(0));
 }
 
-// Adds the block's weight gradients to `gradients` (null: not wanted) and writes grad_x (null: not wanted).
+// The gradients of the first `rows` rows of the inputs' streams, from that of what the first product gave.
 template <class F>
-void jet_backward_block(const Network<F>& net, JetBlock<F>& block, const Forms<F>& forms, const typename F::real* x,
-                        const typename F::real* grad_out, int64_t total, typename F::real* gradients,
-                        typename F::real* grad_x) {
+void jet_input_gradient(const Network<F>& net, const JetBlock<F>& block, const Forms<F>& forms, int rows,
+                        const PointGradients<F>& to) {
+    const auto& y = net.layers[0];
+    Product<F> product = back_product<F>(net, block, 0, rows);
+    product.finish = net.row_again ? Finish::add : Finish::store, product.c = net.row_again ? block.again : block.wide;
+    product.run();
+    if (to.x) copy_rows(product.c, y.in_pad, to.x, y.in, block.inside);
+    for (int k = 0; to.tangents && k < forms.dims; ++k)
+        copy_rows(product.c + static_cast<int64_t>(1 + k) * block.points * y.in_pad, y.in_pad,
+                  to.tangents + k * to.total * y.in, y.in, block.inside);
+}
+
+// Adds the block's weight gradients to `gradients` (null: not wanted) and writes those of the points.
+template <class F>
+void jet_backward_block(const Network<F>& net, JetBlock<F>& block, const Forms<F>& forms, const Points<F>& given,
+                        const typename F::real* grad_out, typename F::real* gradients, const PointGradients<F>& to) {
     using real = typename F::real;
-    jet_forward(net, block, forms, x);
+    const int64_t total = given.total;
+    // Of the inputs' streams these are the caller's: the value, and the tangents where they were given.
+    const int asked = to.tangents ? (1 + forms.dims) * block.points : to.x ? block.points : 0;
+    jet_forward(net, block, forms, given);
     const auto& last = net.layers[net.depth - 1];
     for (int s = 0; s < forms.streams(); ++s)
         for (int i = 0; i < block.points; ++i)
             for (int n = 0; n < last.out_pad; ++n) {
-                const bool given = i < block.inside && n < last.out;
+                const bool inside = i < block.inside && n < last.out;
                 block.grad[(s * block.points + i) * last.out_pad + n] =
-                    F::narrow(given ? grad_out[(s * total + i) * last.out + n] : real(0));
+                    F::narrow(inside ? grad_out[(s * total + i) * last.out + n] : real(0));
             }
     for (int l = net.depth - 1; l >= 0; --l) {
         const auto& y = net.layers[l];
         if (gradients) {
-            const auto* grad = weight_gradient<F>(net, block, l, gradients + y.gradient);
+            const auto* grad = weight_gradient<F>(net, block, l, gradients);
             if (net.biased) bias_gradient<F>(grad, block.points, y.out_pad, gradients + net.gradients + y.bias);
         }
-        if (l == 0 && !grad_x) return;
-        // Of the inputs' streams only the value is the caller's.
-        Product<F> product{l > 0 ? block.rows : block.points, y.in_pad / lanes<real>, net.groups(y.out)};
-        product.a = block.grad, product.a_row = y.out_pad, product.a_group = F::group;
-        product.b = net.packed.data() + y.back, product.packed = true;
-        product.finish = Finish::store, product.c = block.wide, product.c_row = y.in_pad;
+        if (asked && y.more) again_gradient<F>(net, block, l, asked);
+        if (l == 0) break;
+        if (!net.needs_slopes()) {
+            linear_gradient(net, block, forms, l);
+            continue;
+        }
+        Product<F> product = back_product<F>(net, block, l, block.rows);
+        product.finish = Finish::store, product.c = block.wide;
         product.run();
-        if (l == 0) return copy_rows(block.wide, y.in_pad, grad_x, y.in, block.inside);
         with_activation(net.activation,
                         [&](auto kind) { jet_activate_backward<F, kind()>(net, block, forms, l - 1); });
     }
+    if (asked) jet_input_gradient(net, block, forms, asked, to);
 }
 
 }  // namespace mlp

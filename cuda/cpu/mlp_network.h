@@ -40,10 +40,12 @@ struct Network {
 
     struct Layer {
         int in, out;            // as the caller gave them
+        int more;               // the network's inputs, where they enter again beside `in`; 0 elsewhere
         int in_pad, out_pad;    // whole vectors
         int64_t forward, back;  // where its packed weights begin, in vectors
         int64_t bias;           // where its padded bias begins
         int64_t gradient;       // where its weight gradient [out_pad][in_pad] begins
+        int64_t more_forward, more_back, more_gradient;  // the same of the columns of the inputs that enter again
         int64_t input;          // where the elements that enter it begin within a block, per row
         int64_t slope;          // where the slopes of those begin
         int64_t hidden;         // where what its product gave begins, if it is hidden
@@ -58,10 +60,11 @@ struct Network {
     std::vector<real> first;  // the first layer's weights unrounded, [in][out_pad], where `exact_first`
     int64_t gradients = 0;  // weights' and then biases' gradients of one task, in numbers
     int widest = 0;
-    int64_t row_elements = 0, row_slopes = 0, row_hidden = 0;
+    int64_t row_elements = 0, row_slopes = 0, row_hidden = 0, row_again = 0;
 
-    Network(int depth, const int32_t* widths, const real* const* weights, const real* const* bias, int activation,
-            int output_activation, double omega, bool for_backward);
+    // again: a flag a layer, whether the inputs enter it again; null: none.
+    Network(int depth, const int32_t* widths, const uint8_t* again, const real* const* weights, const real* const* bias,
+            int activation, int output_activation, double omega, bool for_backward);
 
     static int groups(int n) {
         constexpr int unit = F::group * F::group_unit;
@@ -96,8 +99,8 @@ void Network<F>::pack(const real* weight, int rows, int columns, int64_t row_str
 }
 
 template <class F>
-Network<F>::Network(int depth, const int32_t* widths, const real* const* weights, const real* const* bias,
-                    int activation, int output_activation, double omega, bool for_backward)
+Network<F>::Network(int depth, const int32_t* widths, const uint8_t* again, const real* const* weights,
+                    const real* const* bias, int activation, int output_activation, double omega, bool for_backward)
     : depth(depth),
       activation(activation),
       output_activation(output_activation),
@@ -108,11 +111,18 @@ Network<F>::Network(int depth, const int32_t* widths, const real* const* weights
     for (int l = 0; l < depth; ++l) {
         Layer& y = layers[l];
         y.in = widths[l], y.out = widths[l + 1];
+        y.more = again && again[l] ? widths[0] : 0;
         y.in_pad = padded<real>(y.in), y.out_pad = padded<real>(y.out);
-        y.forward = vectors, vectors += static_cast<int64_t>(groups(y.in)) * y.out_pad / lanes<real>;
-        y.back = vectors, vectors += for_backward ? static_cast<int64_t>(groups(y.out)) * y.in_pad / lanes<real> : 0;
+        const auto place = [&](int in, int64_t& forward, int64_t& back, int64_t& gradient) {
+            const int64_t in_pad = padded<real>(in);
+            forward = vectors, vectors += groups(in) * static_cast<int64_t>(y.out_pad) / lanes<real>;
+            back = vectors, vectors += for_backward ? groups(y.out) * in_pad / lanes<real> : 0;
+            gradient = gradients, gradients += y.out_pad * in_pad;
+        };
+        place(y.in, y.forward, y.back, y.gradient);
+        place(y.more, y.more_forward, y.more_back, y.more_gradient);
+        if (y.more) row_again = padded<real>(y.more);
         y.bias = numbers, numbers += y.out_pad;
-        y.gradient = gradients, gradients += static_cast<int64_t>(y.out_pad) * y.in_pad;
         y.input = row_elements, row_elements += y.in_pad;
         y.slope = row_slopes, row_slopes += l > 0 && needs_slopes() ? y.in_pad : 0;
         y.hidden = row_hidden, row_hidden += l + 1 < depth ? y.out_pad : 0;
@@ -122,15 +132,19 @@ Network<F>::Network(int depth, const int32_t* widths, const real* const* weights
     biases.assign(numbers, real(0));
     for (int l = 0; l < depth; ++l) {
         const Layer& y = layers[l];
-        pack(weights[l], y.in, y.out, 1, y.in, packed.data() + y.forward);
-        if (for_backward) pack(weights[l], y.out, y.in, y.in, 1, packed.data() + y.back);
+        const int row = y.in + y.more;
+        pack(weights[l], y.in, y.out, 1, row, packed.data() + y.forward);
+        pack(weights[l] + y.in, y.more, y.out, 1, row, packed.data() + y.more_forward);
+        if (for_backward) pack(weights[l], y.out, y.in, row, 1, packed.data() + y.back);
+        if (for_backward) pack(weights[l] + y.in, y.out, y.more, row, 1, packed.data() + y.more_back);
         if (biased) std::copy(bias[l], bias[l] + y.out, biases.begin() + y.bias);
     }
     if (!exact_first()) return;
     const Layer& y = layers[0];
     first.assign(static_cast<int64_t>(y.in) * y.out_pad, real(0));
     for (int n = 0; n < y.out; ++n)
-        for (int k = 0; k < y.in; ++k) first[static_cast<int64_t>(k) * y.out_pad + n] = weights[0][n * y.in + k];
+        for (int k = 0; k < y.in + y.more; ++k)  // inputs that enter again right here count for both their weights
+            first[static_cast<int64_t>(k % y.in) * y.out_pad + n] += weights[0][n * (y.in + y.more) + k];
 }
 
 // Rows of a block that holds `count` of the caller's.
@@ -149,11 +163,12 @@ struct Block {
     element* inputs;        // what enters each layer, layer after layer, [rows][in_pad]
     real* slopes;           // of the activations that made them
     real* wide;             // [rows][widest]
+    real* again;            // gradients of the inputs from where they enter again
     element *grad, *spare;  // gradients of a layer's outputs, [rows][widest]
     element *left, *right;  // gradients and inputs with the rows of a group side by side
 
     static int64_t bytes(const Network<F>& net, int rows) {
-        return rows * (net.row_elements * sizeof(element) + net.row_slopes * sizeof(real) +
+        return rows * (net.row_elements * sizeof(element) + (net.row_slopes + net.row_again) * sizeof(real) +
                        static_cast<int64_t>(net.widest) * (sizeof(real) + 4 * sizeof(element))) +
                7 * 64;
     }
@@ -170,6 +185,7 @@ struct Block {
         take(inputs, capacity * net.row_elements);
         take(slopes, capacity * net.row_slopes);
         take(wide, static_cast<int64_t>(capacity) * net.widest);
+        take(again, capacity * net.row_again);
         for (element** buffer : {&grad, &spare, &left, &right})
             take(*buffer, static_cast<int64_t>(capacity) * net.widest);
     }

@@ -11,17 +11,17 @@ bool fits(const Block<F>& block, int width) {
     return width == padded<typename F::real>(width) && block.rows == block.live;
 }
 
-// Rows of `from` into the format, padded with zeros to `padded_width`. Rows beyond the caller's repeat the last one, so
-// that they are as finite as it is; their gradients are zero.
+// Rows of `from` into the format, padded with zeros to `padded_width`. Rows beyond the caller's, which are `live`, repeat
+// the last one, so that they are as finite as it is; their gradients are zero.
 template <class F, class real = typename F::real>
-void narrow_rows(const Block<F>& block, const real* from, int width, int padded_width, typename F::element* to) {
-    if (fits(block, width)) {
-        for (int64_t i = 0; i < static_cast<int64_t>(block.rows) * width; i += lanes<real>)
+void narrow_rows(int rows, int live, const real* from, int width, int padded_width, typename F::element* to) {
+    if (width == padded_width && rows == live) {
+        for (int64_t i = 0; i < static_cast<int64_t>(rows) * width; i += lanes<real>)
             F::store_narrow(to + i, load<vec<real>>(from + i));
         return;
     }
-    for (int m = 0; m < block.rows; ++m, to += padded_width) {
-        const real* row = from + static_cast<int64_t>(std::min(m, block.live - 1)) * width;
+    for (int m = 0; m < rows; ++m, to += padded_width) {
+        const real* row = from + static_cast<int64_t>(std::min(m, live - 1)) * width;
         int n = 0;
         for (; n + lanes<real> <= width; n += lanes<real>) F::store_narrow(to + n, load<vec<real>>(row + n));
         if (n == padded_width) continue;
@@ -52,6 +52,11 @@ Product<F> layer_product(const Network<F>& net, const Block<F>& block, int l) {
     Product<F> product{block.rows, y.out_pad / lanes<typename F::real>, net.groups(y.in)};
     product.a = block.input(net, l), product.a_row = y.in_pad, product.a_group = F::group;
     product.b = net.packed.data() + y.forward, product.packed = true;
+    if (y.more) {
+        product.more.groups = net.groups(y.more);
+        product.more.a = block.input(net, 0), product.more.a_row = net.layers[0].in_pad;
+        product.more.b = net.packed.data() + y.more_forward;
+    }
     product.c_row = y.out_pad;
     product.bias = net.biased ? net.biases.data() + y.bias : nullptr;
     return product;
@@ -75,7 +80,7 @@ void exact_first(const Network<F>& net, int rows, int live, const real* x, const
 // All hidden layers: leaves what enters each layer in the block.
 template <class F>
 void forward_hidden(const Network<F>& net, const Block<F>& block, const typename F::real* x, bool keep_slopes) {
-    narrow_rows<F>(block, x, net.layers[0].in, net.layers[0].in_pad, block.input(net, 0));
+    narrow_rows<F>(block.rows, block.live, x, net.layers[0].in, net.layers[0].in_pad, block.input(net, 0));
     for (int l = 0; l + 1 < net.depth; ++l) {
         Product<F> product = layer_product(net, block, l);
         product.narrow = block.input(net, l + 1);
@@ -131,7 +136,8 @@ void output_gradient(const Network<F>& net, const Block<F>& block, const typenam
         activate<F>(net.output_activation, net.omega, block.wide, static_cast<int64_t>(block.rows) * last.out_pad,
                     nullptr, nullptr, block.wide);
     }
-    if (!sloped && fits(block, last.out)) return narrow_rows<F>(block, grad_out, last.out, last.out_pad, block.grad);
+    if (!sloped && fits(block, last.out))
+        return narrow_rows<F>(block.rows, block.live, grad_out, last.out, last.out_pad, block.grad);
     for (int m = 0; m < block.rows; ++m)
         for (int n = 0; n < last.out_pad; n += lanes<real>) {
             vec<real> g = {};
@@ -165,14 +171,14 @@ const typename F::element* pair_rows(const typename F::element* from, int rows, 
 #endif
 }
 
-// gradient[n][k] += sum over rows of grad[m][n] * input[m][k]. Returns the gradients with rows of a group side by side.
+// gradient[n][k] += sum over rows of grad[m][n] * input[m][k], in all of the layer's columns. Returns the gradients with
+// rows of a group side by side.
 template <class F>
 const typename F::element* weight_gradient(const Network<F>& net, const Block<F>& block, int l,
-                                           typename F::real* gradient) {
+                                           typename F::real* gradients) {
     const auto& y = net.layers[l];
     const auto* left = pair_rows<F>(block.grad, block.rows, y.out_pad, block.left);
-    const auto* right = pair_rows<F>(block.input(net, l), block.rows, y.in_pad, block.right);
-    Product<F> product{y.out_pad, y.in_pad / lanes<typename F::real>, block.rows / F::group};
+    Product<F> product{y.out_pad, 0, block.rows / F::group};
     product.a = left, product.a_row = F::group, product.a_group = static_cast<int64_t>(y.out_pad) * F::group;
 #if defined(SIMD_AMX)
     if constexpr (F::group > 1) {
@@ -183,9 +189,16 @@ const typename F::element* weight_gradient(const Network<F>& net, const Block<F>
         product.a_row = block.rows, product.a_group = F::group;
     }
 #endif
-    product.b = reinterpret_cast<const typename F::operand*>(right), product.b_group = y.in_pad / lanes<typename F::real>;
-    product.packed = false, product.finish = Finish::add, product.c = gradient, product.c_row = y.in_pad;
-    product.run();
+    product.packed = false, product.finish = Finish::add;
+    const auto columns = [&](const typename F::element* input, int in_pad, typename F::real* gradient) {
+        const auto* right = pair_rows<F>(input, block.rows, in_pad, block.right);
+        product.vectors = in_pad / lanes<typename F::real>;
+        product.b = reinterpret_cast<const typename F::operand*>(right), product.b_group = product.vectors;
+        product.c = gradient, product.c_row = in_pad;
+        product.run();
+    };
+    columns(block.input(net, l), y.in_pad, gradients + y.gradient);
+    if (y.more) columns(block.input(net, 0), net.layers[0].in_pad, gradients + y.more_gradient);
     return left;
 }
 
@@ -205,16 +218,43 @@ void bias_gradient(const typename F::element* grad, int rows, int width, typenam
     }
 }
 
+// The product that leads from the gradient of what layer l's product gave (block.grad) to that of what entered it.
+template <class F>
+Product<F> back_product(const Network<F>& net, const Block<F>& block, int l, int rows) {
+    const auto& y = net.layers[l];
+    Product<F> product{rows, y.in_pad / lanes<typename F::real>, net.groups(y.out)};
+    product.a = block.grad, product.a_row = y.out_pad, product.a_group = F::group;
+    product.b = net.packed.data() + y.back, product.packed = true;
+    product.c_row = y.in_pad;
+    return product;
+}
+
+// The gradients of the inputs from layer l, which they enter again: into block.again, where those of later layers are.
+template <class F>
+void again_gradient(const Network<F>& net, const Block<F>& block, int l, int rows) {
+    bool first = true;
+    for (int later = l + 1; later < net.depth; ++later) first = first && net.layers[later].more == 0;
+    Product<F> product = back_product(net, block, l, rows);
+    product.vectors = net.layers[0].in_pad / lanes<typename F::real>, product.c_row = net.layers[0].in_pad;
+    product.b = net.packed.data() + net.layers[l].more_back;
+    product.finish = first ? Finish::store : Finish::add, product.c = block.again;
+    product.run();
+}
+
 // block.grad becomes the gradient of what layer l - 1's product gave; for l = 0, grad_x is written.
 template <class F>
 void input_gradient(const Network<F>& net, Block<F>& block, int l, typename F::real* grad_x) {
     using real = typename F::real;
     const auto& y = net.layers[l];
-    Product<F> product{block.rows, y.in_pad / lanes<real>, net.groups(y.out)};
-    product.a = block.grad, product.a_row = y.out_pad, product.a_group = F::group;
-    product.b = net.packed.data() + y.back, product.packed = true;
+    if (y.more && grad_x) again_gradient(net, block, l, block.rows);
+    Product<F> product = back_product(net, block, l, block.rows);
+    if (l == 0 && net.row_again) {
+        product.finish = Finish::add, product.c = block.again;
+        product.run();
+        return copy_rows(block.again, y.in_pad, grad_x, y.in, block.live);
+    }
     const bool direct = l == 0 && fits(block, y.in);
-    product.c = direct ? grad_x : block.wide, product.c_row = y.in_pad, product.narrow = block.spare;
+    product.c = direct ? grad_x : block.wide, product.narrow = block.spare;
     product.mask = block.input(net, l);
     const bool wide = l == 0 || net.needs_slopes();
     product.finish = wide ? Finish::store : net.activation == Kind::relu ? Finish::narrow_masked : Finish::narrow;
@@ -238,7 +278,7 @@ void backward_layers(const Network<F>& net, Block<F>& block, typename F::real* g
     for (int l = net.depth - 1; l >= 0; --l) {
         const auto& y = net.layers[l];
         if (gradients) {
-            const auto* grad = weight_gradient(net, block, l, gradients + y.gradient);
+            const auto* grad = weight_gradient(net, block, l, gradients);
             if (net.biased) bias_gradient<F>(grad, block.rows, y.out_pad, gradients + net.gradients + y.bias);
         }
         if (l > 0 || grad_x) input_gradient(net, block, l, grad_x);

@@ -18,7 +18,7 @@ from nerf.kernels.frame import Course
 from nerf.kernels.hash_encode import GridGeometry
 from nerf.kernels.march import distance_to_steps
 
-INTERFACE = 5  # nerf_cpu_interface in cuda/cpu/module.cpp; both change with what functions there are and what they take
+INTERFACE = 6  # nerf_cpu_interface in cuda/cpu/module.cpp; both change with what functions there are and what they take
 LEVELS = ("generic", "v2", "v3", "v4", "v4bf16", "amx")  # each runs what the ones before it run
 
 
@@ -35,7 +35,8 @@ def built() -> dict[str, Path]:
 
 # What each function takes: i int, l int64, d double, p pointer.
 _HASH = "iliipppp"  # threads, points, levels, features, resolutions, dense, first rows, x
-_MLP = "iilipiidpppp"  # threads, format, points, depth, widths, activations, omega, weights, biases, x, and the result
+# threads, format, points, depth, widths, inputs again, activations, omega, weights, biases, x, and the result
+_MLP = "iilippiidpppp"
 _RAYS = "illpppppp"  # threads, rays, background's rows, offsets, density, rgb, t, dt, background
 # The march: threads, rays, origins, directions, first step, steps, occupied, dilated, resolution, contract, numbers; the
 # grid: levels, features, resolutions, dense, first rows, table; the network: format, depth, widths, weights, biases.
@@ -53,8 +54,8 @@ _ARGUMENTS = {
     "nerf_mlp": _MLP,
     "nerf_mlp_backward": _MLP + "ppp",
     "nerf_mlp_squared_error": _MLP + "ppp",
-    "nerf_mlp_jet": _MLP[:-1] + "ipp",  # how many forms, the forms, and the result
-    "nerf_mlp_jet_backward": _MLP[:-1] + "ippppp",
+    "nerf_mlp_jet": _MLP[:-1] + "ipipp",  # coordinates, tangents, how many forms, the forms, and the result
+    "nerf_mlp_jet_backward": _MLP[:-1] + "ipipppppp",
     "nerf_march": "ilppppppiippp",
     "nerf_march_take": "ippp",
     "nerf_look": _FRAME + "pppp",

@@ -30,14 +30,19 @@ def network_arguments(
     activations: tuple[str, str],
     omega: float,
     dtype: str,
+    skips: Sequence[int] = (),
 ) -> tuple[tuple[object, ...], list[Tensor]]:
-    """What the kernels take before the tensors (format, depth, widths, activations, omega), and all parameters; checked."""
+    """What the kernels take before the tensors (format, depth, widths, inputs again, activations, omega), and all
+    parameters; checked."""
     for name in activations:
         if name not in ACTIVATIONS:
             raise ValueError(f"{op}: expected one of {', '.join(ACTIVATIONS)}, found {name!r}")
-    widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
-    shapes = [(after, before) for before, after in pairwise(widths)]
-    if x.ndim != 2 or x.shape[1] != widths[0] or [tuple(weight.shape) for weight in weights] != shapes:
+    again = [index in skips for index in range(len(weights))]
+    if sum(again) != len(set(skips)):
+        raise ValueError(f"{op}: expected skips among the {len(weights)} layers, found {list(skips)}")
+    widths = [x.shape[-1], *(weight.shape[0] for weight in weights)]
+    shapes = [(after, before + widths[0] * more) for (before, after), more in zip(pairwise(widths), again)]
+    if x.ndim != 2 or [tuple(weight.shape) for weight in weights] != shapes:
         found = [tuple(weight.shape) for weight in weights]
         raise ValueError(f"{op}: inputs {tuple(x.shape)} and weights {found} don't follow one another")
     if biases is not None and [tuple(bias.shape) for bias in biases] != [(width,) for width in widths[1:]]:
@@ -49,7 +54,8 @@ def network_arguments(
         dtype = "bfloat16" if multiplies_bfloat16() and "sine" not in activations else "float32"
     number = "float64" if suffix(op, x, *parameters) == "f64" else dtype
     kinds = [ACTIVATIONS.index(name) for name in activations]
-    return (FORMATS.index(number), len(weights), (ctypes.c_int32 * len(widths))(*widths), *kinds, omega), parameters
+    numbers = (ctypes.c_int32 * len(widths))(*widths), (ctypes.c_uint8 * len(again))(*again)
+    return (FORMATS.index(number), len(weights), *numbers, *kinds, omega), parameters
 
 
 class _Mlp(torch.autograd.Function):
@@ -87,6 +93,7 @@ def mlp(
     output_activation: str = "none",
     omega: float = 30.0,
     dtype: str = "auto",
+    skips: Sequence[int] = (),
 ) -> Float[Tensor, "p o"]:
     """`nerf.kernels.mlp.mlp`, all layers in one pass.
 
@@ -95,7 +102,8 @@ def mlp(
             "auto": bfloat16 there, and float32 elsewhere and for sines, whose phases it rounds; the first layer of a sine
             network is float32 in any case.
     """
-    shape, parameters = network_arguments("mlp", x, weights, biases, (activation, output_activation), omega, dtype)
+    activations = (activation, output_activation)
+    shape, parameters = network_arguments("mlp", x, weights, biases, activations, omega, dtype, skips)
     return _Mlp.apply(x.contiguous(), shape, len(weights), *parameters)
 
 
@@ -146,51 +154,64 @@ def mlp_squared_error(
 
 class _Jet(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, forms, shape, depth, *parameters):
-        ctx.save_for_backward(x, forms, *parameters)
+    def forward(ctx, x, tangents, forms, shape, depth, *parameters):
+        ctx.save_for_backward(x, tangents, forms, *parameters)
         ctx.shape, ctx.depth = shape, depth
         weights, biases = parameters[:depth], parameters[depth:] or None
-        out = x.new_empty(1 + x.shape[1] + len(forms), len(x), len(weights[-1]))
-        where = (addresses(weights), addresses(biases), x, len(forms), forms, out)
+        dims = x.shape[1] if tangents is None else len(tangents)
+        out = x.new_empty(1 + dims + len(forms), len(x), len(weights[-1]))
+        where = (addresses(weights), addresses(biases), x, dims, tangents, len(forms), forms, out)
         call("nerf_mlp_jet", shape[0], len(x), *shape[1:], *where)
         return out
 
     @staticmethod
     def backward(ctx, grad):
-        x, forms, *parameters = (tensor.detach() for tensor in ctx.saved_tensors)
+        x, tangents, forms, *parameters = ctx.saved_tensors
+        x, parameters = x.detach(), [tensor.detach() for tensor in parameters]
         weights, biases = parameters[: ctx.depth], parameters[ctx.depth :] or None
         grad = grad.detach().contiguous()
-        grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        grads = [torch.empty_like(parameter) for parameter in parameters] if any(ctx.needs_input_grad[4:]) else None
+        dims = x.shape[1] if tangents is None else len(tangents)
+        grad_x, grad_tangents = (
+            torch.empty_like(tensor) if needed else None for tensor, needed in zip((x, tangents), ctx.needs_input_grad)
+        )
+        grads = [torch.empty_like(parameter) for parameter in parameters] if any(ctx.needs_input_grad[5:]) else None
         by_weight = None if grads is None else addresses(grads[: ctx.depth])
         by_bias = None if grads is None or biases is None else addresses(grads[ctx.depth :])
-        where = (addresses(weights), addresses(biases), x, len(forms), forms, grad, grad_x, by_weight, by_bias)
-        call("nerf_mlp_jet_backward", ctx.shape[0], len(x), *ctx.shape[1:], *where)
+        where = (addresses(weights), addresses(biases), x, dims, tangents, len(forms), forms, grad)
+        to = (grad_x, grad_tangents, by_weight, by_bias)
+        call("nerf_mlp_jet_backward", ctx.shape[0], len(x), *ctx.shape[1:], *where, *to)
         made: list[Tensor | None] = [*grads] if grads else [None] * len(parameters)
-        kept = [value if needed else None for value, needed in zip(made, ctx.needs_input_grad[4:])]
-        grad_x, *kept = first_derivatives("mlp_jet", grad_x, *kept)
-        return grad_x, None, None, None, *kept
+        kept = [value if needed else None for value, needed in zip(made, ctx.needs_input_grad[5:])]
+        grad_x, grad_tangents, *kept = first_derivatives("mlp_jet", grad_x, grad_tangents, *kept)
+        return grad_x, grad_tangents, None, None, None, *kept
 
 
 def mlp_jet(
-    x: Float[Tensor, "p d"],
+    x: Float[Tensor, "p i"],
     weights: Sequence[Float[Tensor, "_ _"]],
     biases: Sequence[Float[Tensor, "_"]] | None,
     forms: Float[Tensor, "m d d"],
     activation: str = "sine",
     omega: float = 30.0,
     dtype: str = "float32",
+    tangents: Float[Tensor, "d p i"] | None = None,
+    skips: Sequence[int] = (),
 ) -> Jet:
     """`nerf.kernels.mlp_jet.mlp_jet`, all layers in one pass; the backward pass keeps nothing but the inputs.
 
     Args:
         dtype: as `mlp` takes it, but float32 unless asked: a second derivative is a difference of large numbers.
     """
-    shape, parameters = network_arguments("mlp_jet", x, weights, biases, (activation, "none"), omega, dtype)
-    dims, expected = x.shape[1], (len(forms), x.shape[1], x.shape[1])
+    shape, parameters = network_arguments("mlp_jet", x, weights, biases, (activation, "none"), omega, dtype, skips)
+    if tangents is not None and (tangents.ndim != 3 or tangents.shape[1:] != x.shape):
+        expected = ("d", *x.shape)
+        raise ValueError(f"mlp_jet: expected tangents of shape {expected}, found {tuple(tangents.shape)}")
+    dims = x.shape[1] if tangents is None else len(tangents)
+    expected = (len(forms), dims, dims)
     if forms.shape != expected or not torch.equal(forms, forms.mT):
         raise ValueError(f"mlp_jet: expected symmetric forms of shape {expected}, found shape {tuple(forms.shape)}")
-    suffix("mlp_jet", x, forms)
-    streams = _Jet.apply(x.contiguous(), forms.contiguous(), shape, len(weights), *parameters)
+    suffix("mlp_jet", x, forms, *(() if tangents is None else (tangents,)))
+    flows = None if tangents is None else tangents.contiguous()
+    streams = _Jet.apply(x.contiguous(), flows, forms.contiguous(), shape, len(weights), *parameters)
     value, gradient, second = streams.split([1, dims, len(forms)])
     return Jet(value[0], gradient.permute(1, 2, 0), second.permute(1, 2, 0))

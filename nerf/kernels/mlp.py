@@ -44,6 +44,7 @@ def mlp(
     output_activation: str = "none",
     omega: float = 30.0,
     dtype: str = "auto",
+    skips: Sequence[int] = (),
 ) -> Float[Tensor, "p o"]:
     """A perceptron: every layer is x W^T + b; `activation` follows all but the last, `output_activation` the last.
 
@@ -53,9 +54,13 @@ def mlp(
         biases: one vector a layer, or None for a network without biases.
         omega: frequency of the sine activation, of every layer that has it.
         dtype: what a backend may round the products' operands to; this one rounds nothing, and takes "auto" or "float32".
+        skips: indices of layers that x enters again: their matrices' columns are of the layer before, then of x.
     """
     unrounded("mlp", dtype)
+    inputs = x
     for index, weight in enumerate(weights):
+        if index in skips:
+            x = torch.cat([x, inputs], dim=-1)
         x = F.linear(x, weight, None if biases is None else biases[index])
         x = activate(x, output_activation if index == len(weights) - 1 else activation, omega)
     return x

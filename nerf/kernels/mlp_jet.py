@@ -1,7 +1,7 @@
 """A perceptron's value, gradient and second derivatives in one forward pass.
 
-Forward mode: beside its value h, every layer carries d h / d x_i and a few weighted sums of second derivatives, each
-through the same weights. For one layer z = W h + b followed by a:
+Forward mode: beside its value h, every layer carries d h / d s_i by the coordinates s and a few weighted sums of second
+derivatives, each through the same weights. For one layer z = W h + b followed by a:
 
     value     a(z)
     gradient  a'(z) dz_i
@@ -63,35 +63,43 @@ def derivatives(
 
 
 def mlp_jet(
-    x: Float[Tensor, "p d"],
+    x: Float[Tensor, "p i"],
     weights: Sequence[Float[Tensor, "_ _"]],
     biases: Sequence[Float[Tensor, "_"]] | None,
     forms: Float[Tensor, "m d d"],
     activation: str = "sine",
     omega: float = 30.0,
     dtype: str = "float32",
+    tangents: Float[Tensor, "d p i"] | None = None,
+    skips: Sequence[int] = (),
 ) -> Jet:
-    """`nerf.kernels.mlp.mlp` without an output activation, with its derivatives by x.
+    """`nerf.kernels.mlp.mlp` without an output activation, with its derivatives by d coordinates s.
 
     Args:
-        x: points.
+        x: what enters the network.
         weights, biases: one matrix and vector a layer, as `mlp` takes them.
-        forms: symmetric matrices Q; `second[..., k]` is sum_ij Q_kij d2 u / dx_i dx_j. The identity gives the
+        forms: symmetric matrices Q; `second[..., k]` is sum_ij Q_kij d2 u / ds_i ds_j. The identity gives the
             Laplacian; none of them (m = 0) leaves second derivatives out.
-        dtype: as `mlp` takes it.
+        dtype, skips: as `mlp` takes them.
+        tangents: dx / ds_k, where x is not the coordinates but a function of them, such as their positional encoding.
+            Its second derivatives are taken as 0. None: x is the coordinates, and d = i.
 
-    Gradients flow to x, weights and biases.
+    Gradients flow to x, tangents, weights and biases.
 
     Example:
         >>> jet = mlp_jet(x, weights, biases, torch.eye(2)[None])  # doctest: +SKIP
         >>> laplacian = jet.second[..., 0]  # doctest: +SKIP
     """
     unrounded("mlp_jet", dtype)
-    points, dims = x.shape
-    value = x
-    slope = torch.eye(dims, dtype=x.dtype, device=x.device)[:, None, :].expand(dims, points, dims)  # d p width
-    second = x.new_zeros(len(forms), points, dims)  # m p width
+    points, width = x.shape
+    value, slope = x, tangents  # slope: d p width
+    if slope is None:
+        slope = torch.eye(width, dtype=x.dtype, device=x.device)[:, None, :].expand(width, points, width)
+    second = x.new_zeros(len(forms), points, width)  # m p width
+    inputs = value, slope, second
     for index, weight in enumerate(weights):
+        if index in skips:
+            value, slope, second = (torch.cat(pair, dim=-1) for pair in zip((value, slope, second), inputs))
         z = F.linear(value, weight, None if biases is None else biases[index])
         dz, d2z = F.linear(slope, weight), F.linear(second, weight)
         if index == len(weights) - 1:

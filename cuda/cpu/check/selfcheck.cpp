@@ -19,17 +19,19 @@ const char* nerf_hash_encode_table_f32(int, int64_t, int, int, const int32_t*, c
                                        const float*, const float*, float*);
 const char* nerf_hash_encode_x_f32(int, int64_t, int, int, const int32_t*, const uint8_t*, const int64_t*, const float*,
                                    const float*, const float*, float*);
-const char* nerf_mlp(int, int, int64_t, int, const int32_t*, int, int, double, const void* const*, const void* const*,
-                     const void*, void*);
-const char* nerf_mlp_backward(int, int, int64_t, int, const int32_t*, int, int, double, const void* const*,
-                              const void* const*, const void*, const void*, void*, void* const*, void* const*);
-const char* nerf_mlp_squared_error(int, int, int64_t, int, const int32_t*, int, int, double, const void* const*,
-                                   const void* const*, const void*, const void*, void*, void* const*, void* const*);
-const char* nerf_mlp_jet(int, int, int64_t, int, const int32_t*, int, int, double, const void* const*,
-                         const void* const*, const void*, int, const void*, void*);
-const char* nerf_mlp_jet_backward(int, int, int64_t, int, const int32_t*, int, int, double, const void* const*,
-                                  const void* const*, const void*, int, const void*, const void*, void*, void* const*,
-                                  void* const*);
+const char* nerf_mlp(int, int, int64_t, int, const int32_t*, const uint8_t*, int, int, double, const void* const*,
+                     const void* const*, const void*, void*);
+const char* nerf_mlp_backward(int, int, int64_t, int, const int32_t*, const uint8_t*, int, int, double,
+                              const void* const*, const void* const*, const void*, const void*, void*, void* const*,
+                              void* const*);
+const char* nerf_mlp_squared_error(int, int, int64_t, int, const int32_t*, const uint8_t*, int, int, double,
+                                   const void* const*, const void* const*, const void*, const void*, void*,
+                                   void* const*, void* const*);
+const char* nerf_mlp_jet(int, int, int64_t, int, const int32_t*, const uint8_t*, int, int, double, const void* const*,
+                         const void* const*, const void*, int, const void*, int, const void*, void*);
+const char* nerf_mlp_jet_backward(int, int, int64_t, int, const int32_t*, const uint8_t*, int, int, double,
+                                  const void* const*, const void* const*, const void*, int, const void*, int,
+                                  const void*, const void*, void*, void*, void* const*, void* const*);
 const char* nerf_composite_f32(int, int64_t, int64_t, const int64_t*, const float*, const float*, const float*,
                                const float*, const float*, float*, float*, float*, float*);
 const char* nerf_composite_backward_f32(int, int64_t, int64_t, const int64_t*, const float*, const float*, const float*,
@@ -105,11 +107,13 @@ void check_hash(int64_t points, int features, int64_t missing) {
     });
 }
 
-void check_mlp(int64_t points, std::vector<int32_t> widths, int format, int activation) {
+// again: the layer that the inputs enter again; 0: none. dims: directions of the jet; 0: the inputs are the coordinates.
+void check_mlp(int64_t points, std::vector<int32_t> widths, int format, int activation, int again = 0, int dims = 0) {
     const int depth = static_cast<int>(widths.size()) - 1;
     std::vector<Floats> weights, biases;
     for (int l = 0; l < depth; ++l) {
-        weights.push_back(random_floats(widths[l] * widths[l + 1], -0.3f, 0.3f));
+        const int columns = widths[l] + (again && l == again ? widths[0] : 0);
+        weights.push_back(random_floats(columns * widths[l + 1], -0.3f, 0.3f));
         biases.push_back(random_floats(widths[l + 1]));
     }
     const Floats x = random_floats(points * widths[0]), grad = random_floats(points * widths[depth]);
@@ -119,19 +123,24 @@ void check_mlp(int64_t points, std::vector<int32_t> widths, int format, int acti
         return p;
     };
     const auto w = addresses(weights), b = addresses(biases);
-    const int forms = 2, streams = 1 + widths[0] + forms;
-    const bool jets = widths[0] <= 8;
-    const Floats matrices(forms * widths[0] * widths[0], 0.5f);
+    std::vector<uint8_t> flags(depth);
+    if (again) flags[again] = 1;
+    const uint8_t* skips = again ? flags.data() : nullptr;
+    const bool jets = dims || widths[0] <= 8;
+    const Floats tangents = random_floats(dims * x.size());
+    const void* along = dims ? tangents.data() : nullptr;
+    const int own = dims ? dims : widths[0], forms = 2, streams = 1 + own + forms;
+    const Floats matrices(forms * own * own, 0.5f);
     const Floats jet_grad = random_floats(jets ? streams * points * widths[depth] : 0);
     same_bits("mlp", points, [&](int threads, std::vector<Floats>& results) {
         Floats out(points * widths[depth]), to_x(x.size());
         std::vector<Floats> to_weights = weights, to_biases = biases;
         const auto tw = addresses(to_weights), tb = addresses(to_biases);
-        require(nerf_mlp(threads, format, points, depth, widths.data(), activation, 4, 3.0, w.data(), b.data(),
+        require(nerf_mlp(threads, format, points, depth, widths.data(), skips, activation, 4, 3.0, w.data(), b.data(),
                          x.data(), out.data()),
                 "mlp");
-        require(nerf_mlp_backward(threads, format, points, depth, widths.data(), activation, 4, 3.0, w.data(), b.data(),
-                                  x.data(), grad.data(), to_x.data(), tw.data(), tb.data()),
+        require(nerf_mlp_backward(threads, format, points, depth, widths.data(), skips, activation, 4, 3.0, w.data(),
+                                  b.data(), x.data(), grad.data(), to_x.data(), tw.data(), tb.data()),
                 "mlp");
         results = {out, to_x};
         const auto keep = [&] {
@@ -140,21 +149,21 @@ void check_mlp(int64_t points, std::vector<int32_t> widths, int format, int acti
         };
         keep();
         Floats loss(1);
-        require(nerf_mlp_squared_error(threads, format, points, depth, widths.data(), activation, 0, 3.0, w.data(),
-                                       b.data(), x.data(), grad.data(), loss.data(), tw.data(), tb.data()),
+        require(nerf_mlp_squared_error(threads, format, points, depth, widths.data(), skips, activation, 0, 3.0,
+                                       w.data(), b.data(), x.data(), grad.data(), loss.data(), tw.data(), tb.data()),
                 "squared error");
         results.push_back(loss);
         keep();
         if (!jets) return;
-        Floats jet(jet_grad.size());
-        require(nerf_mlp_jet(threads, format, points, depth, widths.data(), activation, 0, 3.0, w.data(), b.data(),
-                             x.data(), forms, matrices.data(), jet.data()),
+        Floats jet(jet_grad.size()), to_tangents(tangents.size());
+        require(nerf_mlp_jet(threads, format, points, depth, widths.data(), skips, activation, 0, 3.0, w.data(),
+                             b.data(), x.data(), own, along, forms, matrices.data(), jet.data()),
                 "jet");
-        require(nerf_mlp_jet_backward(threads, format, points, depth, widths.data(), activation, 0, 3.0, w.data(),
-                                      b.data(), x.data(), forms, matrices.data(), jet_grad.data(), to_x.data(),
-                                      tw.data(), tb.data()),
+        require(nerf_mlp_jet_backward(threads, format, points, depth, widths.data(), skips, activation, 0, 3.0,
+                                      w.data(), b.data(), x.data(), own, along, forms, matrices.data(), jet_grad.data(),
+                                      to_x.data(), dims ? to_tangents.data() : nullptr, tw.data(), tb.data()),
                 "jet");
-        results.push_back(jet), results.push_back(to_x);
+        results.push_back(jet), results.push_back(to_x), results.push_back(to_tangents);
         keep();
     });
 }
@@ -267,6 +276,7 @@ int main(int count, char** arguments) {
             if (format == 1 && !nerf_mlp_has_bfloat16()) continue;
             for (int activation = 0; activation < 6; ++activation) check_mlp(size, {3, 17, 5, 1}, format, activation);
             check_mlp(size, {32, 64, 64, 16}, format, 1);
+            for (int activation : {1, 2}) check_mlp(size < 100 ? size : 700, {21, 40, 17, 6}, format, activation, 1, 3);
             if (size < 100) check_mlp(size, {100, 256, 33}, format, 1);
         }
         check_composite(size);
