@@ -118,14 +118,14 @@ def posed(config: TrainConfig, photos: int) -> TrainConfig:
     """
     if photos < 2:
         raise ConfigError(f"--refine-poses: expected at least 2 training photos, found {photos}")
-    grid = config.preset == "instant"
+    grid, optimizer = config.preset == "instant", config.optimizer
+    if grid:
+        # Before there is a scene to lie in, photos would be moved at random, and not all of it is undone later.
+        optimizer = replace(optimizer, pose_rate=2e-3, pose_final=0.02, pose_hold=200)
     return replace(
         config,
         model=replace(config.model, poses=photos),
-        # A photo must find its place before the grid's fine levels fix the scene where it is.
-        optimizer=replace(config.optimizer, pose_rate=2e-3, pose_final=0.05, pose_hold=50)
-        if grid
-        else config.optimizer,
+        optimizer=optimizer,
         loss=replace(config.loss, anneal_levels=(0.1, 0.5), anneal_levels_from=1.0 if grid else 0.0),
     )
 

@@ -133,7 +133,7 @@ def test_regularisers_of_the_warp_leave_poses_alone(moving):
     assert torch.autograd.grad(sum(terms.values()), [table], allow_unused=True) == (None,)
 
 
-def learning(scene, refine: bool, steps: int = 600) -> TrainConfig:
+def learning(scene, refine: bool, steps: int) -> TrainConfig:
     """The instant preset, small."""
     config = preset("instant", False, True)
     config = posed(config, len(scene.train)) if refine else config
@@ -162,21 +162,22 @@ def poses_of(frames) -> np.ndarray:
 
 def test_perturbed_poses_are_found_again():
     """Every photo's pose, held-out ones' too, is turned by 2 degrees and moved by 2 % of the scene's size."""
-    scene = textured.scene()
+    scene = textured.scene(size=72)
     true, half = poses_of(scene.train), Geometry.of(scene).space.half
     for seed, frames in enumerate((scene.train, scene.test)):
         shaken = textured.shaken(torch.from_numpy(poses_of(frames)), 2.0, 0.02 * half, seed)
         for frame, pose in zip(frames, shaken):
             frame.camera = frame.camera.with_pose(pose)
     figures = {}
-    for refine in (False, True):
-        trainer = Trainer(learning(scene, refine), scene)
+    for refine, steps in ((False, 400), (True, 1200)):
+        trainer = Trainer(learning(scene, refine, steps), scene)
         while trainer.fraction < 1:
             trainer.advance()
         figures[refine] = evaluate(trainer.model.eval(), scene)["psnr"]
         found = misplaced(poses_of(refined(trainer.model, scene).train), true)
-        print(refine, found, figures[refine])
         if not refine:
             assert found == pytest.approx((2.0, 0.02 * half), rel=0.1)  # of course
-    assert found[0] < 0.4 and found[1] < 0.008 * half, found
+    # Measured: 0.11 degrees and 0.0035, a fifth of the perturbation at most; the mean error of a turn and a step that
+    # nearly undo each other in the photo is the last to go.
+    assert found[0] < 0.3 and found[1] < 0.005 * half, found
     assert figures[True] > figures[False] + 6, figures
