@@ -24,22 +24,28 @@ def colour(x: np.ndarray) -> np.ndarray:
     return 0.5 + 0.45 * np.tanh(np.sin(2 * np.pi * np.einsum("...i,cki->...ck", x, waves)).sum(-1))
 
 
-def photo(pose: np.ndarray, size: int, focal: float) -> np.ndarray:
-    """What a pinhole `size` pixels wide and high sees, bytes "h w 4" with straight alpha; ray traced in float64."""
-    v, u = (np.mgrid[: size * FINER, : size * FINER] + 0.5) / FINER - size / 2
-    d = np.stack([u / focal, -v / focal, -np.ones_like(u)], axis=-1) @ pose[:, :3].T
-    d /= np.linalg.norm(d, axis=-1, keepdims=True)
-    nearest = np.full(u.shape, np.inf)
+def seen(origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What rays "... 3" of unit length meet, in float64: colour, white where it is nothing, and distance, then infinite."""
+    nearest = np.full(directions.shape[:-1], np.inf)
     for *center, radius in BALLS:
-        o = pose[:, 3] - center
-        b, c = d @ o, o @ o - radius**2
+        o = origins - center
+        b, c = (directions * o).sum(-1), (o * o).sum(-1) - radius**2
         t = -b - np.sqrt(np.where(b * b > c, b * b - c, np.inf))
         nearest = np.where((t > 0) & (t < nearest), t, nearest)
     hit = np.isfinite(nearest)
-    rgb = np.zeros((*u.shape, 3))
-    rgb[hit] = colour(pose[:, 3] + nearest[hit, None] * d[hit])
-    blocks = np.concatenate([rgb, hit[..., None]], axis=-1).reshape(size, FINER, size, FINER, 4).mean((1, 3))
-    blocks[..., :3] += 1 - blocks[..., 3:]  # on white
+    rgb = np.ones((*nearest.shape, 3))
+    rgb[hit] = colour(np.broadcast_to(origins, directions.shape)[hit] + nearest[hit, None] * directions[hit])
+    return rgb, nearest
+
+
+def photo(pose: np.ndarray, size: int, focal: float) -> np.ndarray:
+    """What a pinhole `size` pixels wide and high sees, bytes "h w 4", on white."""
+    v, u = (np.mgrid[: size * FINER, : size * FINER] + 0.5) / FINER - size / 2
+    d = np.stack([u / focal, -v / focal, -np.ones_like(u)], axis=-1) @ pose[:, :3].T
+    d /= np.linalg.norm(d, axis=-1, keepdims=True)
+    rgb, distance = seen(pose[:, 3], d)
+    shown = np.concatenate([rgb, np.isfinite(distance)[..., None]], axis=-1)
+    blocks = shown.reshape(size, FINER, size, FINER, 4).mean((1, 3))
     return (blocks * 255).round().astype(np.uint8)
 
 
