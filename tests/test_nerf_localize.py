@@ -38,7 +38,9 @@ def photographed(camera: Camera) -> torch.Tensor:
 def cameras(count: int, width: int, height: int, distortion=(0.0,) * 8) -> list[Camera]:
     focal = 0.9 * max(width, height)
     return [
-        Camera(torch.from_numpy(pose).float(), width, height, focal, focal, width / 2, height / 2, distortion=distortion)
+        Camera(
+            torch.from_numpy(pose).float(), width, height, focal, focal, width / 2, height / 2, distortion=distortion
+        )
         for pose in textured.poses(count)
     ]
 
