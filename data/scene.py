@@ -117,6 +117,12 @@ def load_scene(path: str | Path, downscale: int = 1, split_every: int = 8) -> Sc
     split, every `split_every`-th photo is held out, from the first; 0 holds out none. Raises SceneError, whose message
     is one sentence naming file, field, expected and found, as soon as something is amiss.
     """
+    return _assemble(read_capture(path, downscale, split_every), downscale)
+
+
+def read_capture(path: str | Path, downscale: int = 1, split_every: int = 8) -> Capture:
+    """What the folder's files say of its photos, in the files' own units, with nothing decoded yet. Arguments and errors
+    are those of `load_scene`."""
     path = Path(path).expanduser()
     if path.is_file() and path.suffix in (".json", ".npy"):
         path = path.parent  # people point at the transforms.json itself
@@ -127,7 +133,7 @@ def load_scene(path: str | Path, downscale: int = 1, split_every: int = 8) -> Sc
     capture = _reader(path)(path, downscale, split_every)
     if all(s.test for s in capture.shots):
         raise mismatch(capture.source, "training split", "at least one photo", f"none of {len(capture.shots)}")
-    return _assemble(capture, downscale)
+    return capture
 
 
 def _reader(path: Path) -> Callable[[Path, int, int], Capture]:

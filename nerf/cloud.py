@@ -1,0 +1,83 @@
+"""A point cloud of a trained scene, from where the light of the photos' rays ends."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from nerf.meshes import open3d
+from nerf.moment import RAYS, Moment, ends_of
+from nerf.paint import normals
+from nerf.rig import Photo, Rig
+from nerf.sculpt import Crop, World, Wrap, rays_of, region
+from nerf.surface import MeshError
+
+PIXELS = 1 << 19  # rays, over all photos
+SHARP = 4  # samples between the first and the last quarter of a ray's light, where it ends at one surface
+
+
+class Cloud(NamedTuple):
+    """Points in the file's coordinates, with unit normals and colours in [0, 1]; `voxel`: their spacing."""
+
+    points: Float[np.ndarray, "p 3"]
+    normals: Float[np.ndarray, "p 3"]
+    rgb: Float[np.ndarray, "p 3"]
+    voxel: float
+
+
+def cloud(
+    moment: Moment,
+    rig: Rig,
+    photos: list[Photo],
+    resolution: int = 256,
+    crop: Crop | None = None,
+    opacity: float = 0.5,
+    progress: Wrap | None = None,
+) -> Cloud:
+    """Points spread evenly over what photos see, at most one in each voxel: the mean of those in it.
+
+    A ray gives a point where half of its light has been met, unless it is too faint, or its light is met in two places: at
+    the edge of one thing before another the middle of the light is where nothing is. Normals are the density's; where they
+    point away from the photo's camera, they are the way back to it instead.
+
+    Args:
+        resolution: voxels along the longest side of the box.
+        crop: as `sculpt`'s.
+        opacity: least share of a ray's light that must not come from the background.
+        progress: wraps a list of steps.
+
+    Raises:
+        MeshError: no ray ends in the box.
+    """
+    world = World(rig.transform)
+    low, high = region(moment, world, crop)
+    voxel = float((high - low).max()) / resolution
+    origins, directions = rays_of([photo.camera for photo in photos], PIXELS)
+    parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    steps = range(0, len(origins), RAYS)
+    for first in progress(steps) if progress is not None else steps:
+        o, d = origins[first : first + RAYS], directions[first : first + RAYS]
+        ends = ends_of(moment, o, d)
+        x = o + d * ends.median[:, None]
+        good = (
+            (ends.opacity >= opacity)
+            & (ends.far - ends.near < SHARP * moment.stride)
+            & ((x >= low) & (x <= high)).all(-1)
+        )
+        parts.append((x[good], d[good], ends.rgb[good]))
+    x, d, rgb = (torch.cat(part) for part in zip(*parts))
+    if not len(x):
+        raise MeshError(
+            f"expected rays of the photos to end in the box, found none of {len(origins)} with opacity {opacity:g}"
+        )
+    o3d = open3d()
+    every = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(x.double().numpy()))
+    every.colors = o3d.utility.Vector3dVector(rgb.double().numpy())
+    every.normals = o3d.utility.Vector3dVector(-d.double().numpy())
+    fewer = every.voxel_down_sample(voxel)
+    places, towards = np.asarray(fewer.points), torch.from_numpy(np.asarray(fewer.normals)).float()
+    found = normals(moment, torch.from_numpy(places).float(), voxel, torch.nn.functional.normalize(towards, dim=-1))
+    return Cloud(world.back(places), found.double().numpy(), np.asarray(fewer.colors), voxel / world.scale)
