@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 
 from nerf.meshes import open3d
-from nerf.moment import RAYS, Moment, ends_of
-from nerf.paint import normals
+from nerf.moment import RAYS, Moment, ends_of, inside
+from nerf.paint import colors, normals
 from nerf.rig import Photo, Rig
 from nerf.sculpt import Crop, World, Wrap, rays_of, region
 from nerf.surface import MeshError
 
-PIXELS = 1 << 19  # rays, over all photos
-SHARP = 4  # samples between the first and the last quarter of a ray's light, where it ends at one surface
+PIXELS, BENT = 1 << 20, 1 << 17  # rays, over all photos; through a warp, which takes its time
+SHARP = 4  # samples, at most, between where a quarter and three quarters of a ray's light have ended at one surface
 
 
 class Cloud(NamedTuple):
@@ -55,29 +55,27 @@ def cloud(
     world = World(rig.transform)
     low, high = region(moment, world, crop)
     voxel = float((high - low).max()) / resolution
-    origins, directions = rays_of([photo.camera for photo in photos], PIXELS)
-    parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    origins, directions = rays_of([photo.camera for photo in photos], PIXELS if moment.code is None else BENT)
+    parts: list[tuple[torch.Tensor, torch.Tensor]] = []
     steps = range(0, len(origins), RAYS)
     for first in progress(steps) if progress is not None else steps:
         o, d = origins[first : first + RAYS], directions[first : first + RAYS]
-        ends = ends_of(moment, o, d)
-        x = o + d * ends.median[:, None]
+        ends = ends_of(moment, o, d, low, high)
         good = (
-            (ends.opacity >= opacity)
-            & (ends.far - ends.near < SHARP * moment.stride)
-            & ((x >= low) & (x <= high)).all(-1)
+            (ends.opacity >= opacity) & (ends.far - ends.near < SHARP * moment.stride) & inside(o, d, ends, low, high)
         )
-        parts.append((x[good], d[good], ends.rgb[good]))
-    x, d, rgb = (torch.cat(part) for part in zip(*parts))
+        parts.append(((o + d * ends.median[:, None])[good], d[good]))
+    x, d = (torch.cat(part) for part in zip(*parts))
     if not len(x):
         raise MeshError(
             f"expected rays of the photos to end in the box, found none of {len(origins)} with opacity {opacity:g}"
         )
     o3d = open3d()
     every = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(x.double().numpy()))
-    every.colors = o3d.utility.Vector3dVector(rgb.double().numpy())
     every.normals = o3d.utility.Vector3dVector(-d.double().numpy())
     fewer = every.voxel_down_sample(voxel)
     places, towards = np.asarray(fewer.points), torch.from_numpy(np.asarray(fewer.normals)).float()
     found = normals(moment, torch.from_numpy(places).float(), voxel, torch.nn.functional.normalize(towards, dim=-1))
-    return Cloud(world.back(places), found.double().numpy(), np.asarray(fewer.colors), voxel / world.scale)
+    eyes = torch.stack([photo.camera.pose[:, 3] for photo in rig.trained])
+    rgb = colors(moment, torch.from_numpy(places).float(), found, eyes)
+    return Cloud(world.back(places), found.double().numpy(), rgb.double().numpy(), voxel / world.scale)

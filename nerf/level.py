@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from nerf.moment import Ends, Moment, Profile, looks
+from nerf.moment import Ends, Moment, Profile, inside, looks
 from nerf.surface import MeshError
 
 LEVELS = 48  # densities tried
@@ -40,10 +40,9 @@ def find_threshold(
     """
     seen: list[tuple[Ends, Profile, Tensor]] = []
     done = 0
-    for ends, profile in looks(moment, origins, directions):
+    for ends, profile in looks(moment, origins, directions, low, high):
         rays = slice(done, done + len(ends.median))
-        at = origins[rays] + directions[rays] * ends.median[:, None]
-        seen.append((ends, profile, (ends.opacity > OPAQUE) & ((at >= low) & (at <= high)).all(-1)))
+        seen.append((ends, profile, (ends.opacity > OPAQUE) & inside(origins[rays], directions[rays], ends, low, high)))
         done = rays.stop
     count = sum(int(chosen.sum()) for _, _, chosen in seen)
     if count < FEWEST:
@@ -60,15 +59,16 @@ def find_threshold(
 
 def _density_at(ends: Ends, profile: Profile) -> Float[Tensor, "r"]:
     """The highest density up to each ray's median, where it ends."""
-    density = profile.thickness / profile.dt
     before = profile.start <= ends.median[profile.ray]
-    return torch.full_like(ends.median, 1e-9).scatter_reduce_(0, profile.ray[before].long(), density[before], "amax")
+    return torch.full_like(ends.median, 1e-9).scatter_reduce_(
+        0, profile.ray[before].long(), profile.density[before], "amax"
+    )
 
 
 def _misses(ends: Ends, profile: Profile, chosen: Bool[Tensor, "r"], level: float, wide: float) -> Float[Tensor, ""]:
     """The sum over chosen rays of how far from their medians they first reach `level`, at most `wide` each."""
     ray, t = profile.ray.long(), profile.t
-    log = (profile.thickness / profile.dt).clamp_min(1e-12).log()
+    log = profile.density.clamp_min(1e-12).log()
     over = (log >= torch.tensor(level).log()).nonzero().squeeze(1)
     first = torch.full((len(chosen),), len(t)).scatter_reduce_(0, ray[over], over, "amin")
     hit = (first < len(t)).nonzero().squeeze(1)

@@ -12,11 +12,13 @@ from torch import Tensor
 from nerf.kernels.march import cell_index
 from nerf.kernels.space import Space, to_unit
 from nerf.model import HierarchicalConfig, SceneModel
-from nerf.rays import Rays, clip
-from nerf.volume import render_rays
+from nerf.rays import Rays, between, clip
+from nerf.volume import march, render_rays
 
 CHUNK = 1 << 16  # places asked at once
-RAYS = 4096  # rays rendered at once
+RAYS = 4096  # rays at once
+WAVE = 16  # samples that every ray still under way is given at once
+DARK = 9.0  # optical depth behind which there is no light to speak of, a ten-thousandth
 
 
 class Moment:
@@ -45,6 +47,11 @@ class Moment:
             return 2 * space.half / (model.config.sampling.coarse + model.config.sampling.fine)
         return max(model.step, model.cone * (model.geometry.reach - 3**0.5 * space.half))
 
+    def codes(self, count: int) -> tuple[Tensor | None, Tensor | None]:
+        """The instant's deformation and appearance codes, for `count` rays or places."""
+        warp, look = (None if code is None else code.expand(count, -1) for code in (self.code, self.look))
+        return warp, look
+
     @torch.no_grad()
     def density(self, x_world: Float[Tensor, "p 3"]) -> Float[Tensor, "p"]:
         """Density at places, 1 / scene unit."""
@@ -58,13 +65,12 @@ class Moment:
         densities, colors = [x_world[:0, 0]], [x_world[:0]]
         for x, d in zip(x_world.split(CHUNK), directions.split(CHUNK)):
             density, features = self._ask(x)
-            look = None if self.look is None else self.look.expand(len(x), -1)
             densities.append(density)
-            colors.append(self.model.field.color(features, self.model.view(d, look)))
+            colors.append(self.model.field.color(features, self.model.view(d, self.codes(len(x))[1])))
         return torch.cat(densities), torch.cat(colors)
 
     def _ask(self, x_world: Tensor) -> tuple[Tensor, Tensor]:
-        code = None if self.code is None else self.code.expand(len(x_world), -1)
+        code, _ = self.codes(len(x_world))
         x = self.model.to_canonical(x_world, code)
         return self.model.field.density(x, ambient=self.model.ambient(x_world, code))
 
@@ -82,73 +88,106 @@ class Ends(NamedTuple):
     """Where the light of rays ends.
 
     Args:
-        near, median, far: distances at which a quarter, half and three quarters of the light that doesn't come from the
-            background have been met; 0 where none was.
-        opacity: share of the ray's light that doesn't come from the background.
-        rgb: colour of what is seen, without the background.
+        near, median, far: distances at which a quarter, half and three quarters of the light that is stopped have been; 0
+            where none is.
+        opacity: share of the ray's light that is stopped.
     """
 
     near: Float[Tensor, "r"]
     median: Float[Tensor, "r"]
     far: Float[Tensor, "r"]
     opacity: Float[Tensor, "r"]
-    rgb: Float[Tensor, "r 3"]
 
 
 class Profile(NamedTuple):
-    """Samples of rays, packed: where the field was asked, where each one's interval begins and how long it is, its optical
-    thickness, its share of the light, its ray, and where each ray's samples begin."""
+    """Samples of rays, packed: where the field was asked, where each one's interval begins and how long it is, its density,
+    its ray, and where each ray's samples begin."""
 
     t: Float[Tensor, "p"]
     start: Float[Tensor, "p"]
     dt: Float[Tensor, "p"]
-    thickness: Float[Tensor, "p"]
-    weights: Float[Tensor, "p"]
+    density: Float[Tensor, "p"]
     ray: Int[Tensor, "p"]
     offsets: Int[Tensor, "r1"]
 
 
 @torch.no_grad()
 def looks(
-    moment: Moment, origins: Float[Tensor, "r 3"], directions: Float[Tensor, "r 3"]
+    moment: Moment,
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    low: Float[Tensor, "3"],
+    high: Float[Tensor, "3"],
 ) -> Iterator[tuple[Ends, Profile]]:
-    """Where the light of rays ends, and what they went through, RAYS rays at a time."""
-    black = torch.zeros(1, 3)
-    middle = 0.0 if isinstance(moment.model.config.sampling, HierarchicalConfig) else 0.5  # of an interval, is asked
+    """Where the light of rays ends on its way to the far side of the box from `low` to `high`, and what it went through,
+    RAYS rays at a time. Rays that miss the box end nowhere."""
+    model = moment.model
     for o, d in zip(origins.split(RAYS), directions.split(RAYS)):
-        codes = (None if c is None else c.expand(len(o), -1) for c in (moment.code, moment.look))
-        rays = Rays(o, d, *clip(o, d, moment.model.geometry), *codes)
-        rendered = render_rays(moment.model, rays, background=black)
-        (t, dt, offsets, ray), weights = rendered.samples, rendered.out.weights
-        before, total = _sums(weights, offsets, ray)
-        # A weight is light * (1 - exp(-thickness)), with the light that is left before the sample.
-        light = (1 - before).clamp_min(1e-9)
-        thickness = -torch.log1p(-(weights.double() / light).clamp(0, 1 - 1e-9))
-        profile = Profile(t, t - middle * dt, dt, thickness.float(), weights, ray, offsets)
-        marks = [_reached(profile, before, light, share * total) for share in (0.25, 0.5, 0.75)]
-        opacity = rendered.out.opacity
-        yield Ends(*marks, opacity, (rendered.out.rgb / opacity.clamp_min(1e-6)[:, None]).clamp(0, 1)), profile
+        near, far = clip(o, d, model.geometry)
+        enter, leave = between(o, d, near, far, low, high)
+        rays = Rays(o, d, near, torch.where(leave > enter, leave, near), *moment.codes(len(o)))
+        if model.occupancy is None:
+            t, dt, offsets, ray = render_rays(model, rays).samples
+            start = t
+        else:
+            t, dt, offsets, ray = march(model, rays, model.occupancy.occupied, float(model.occupancy.coarsen))
+            start = t - dt / 2
+        profile = Profile(t, start, dt, _densities(moment, o, d, t, dt, offsets, ray), ray, offsets)
+        yield _ends(profile), profile
 
 
-def ends_of(moment: Moment, origins: Float[Tensor, "r 3"], directions: Float[Tensor, "r 3"]) -> Ends:
-    """Where the light of rays ends."""
-    parts = [ends for ends, _ in looks(moment, origins, directions)]
+def ends_of(
+    moment: Moment,
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    low: Float[Tensor, "3"],
+    high: Float[Tensor, "3"],
+) -> Ends:
+    """Where the light of rays ends, as `looks` says."""
+    parts = [ends for ends, _ in looks(moment, origins, directions, low, high)]
     return Ends(*(torch.cat(part) for part in zip(*parts)))
 
 
-def _sums(weights: Tensor, offsets: Tensor, ray: Tensor) -> tuple[Tensor, Tensor]:
-    """The weights before each sample of its ray, and each ray's sum, in double precision."""
-    whole = torch.cat([torch.zeros(1, dtype=torch.float64), weights.double().cumsum(0)])
+def inside(
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    ends: Ends,
+    low: Float[Tensor, "3"],
+    high: Float[Tensor, "3"],
+) -> Bool[Tensor, "r"]:
+    """Which rays' light ends, by half, within the box."""
+    x = origins + directions * ends.median[:, None]
+    return ((x >= low) & (x <= high)).all(-1)
+
+
+def _densities(
+    moment: Moment, origins: Tensor, directions: Tensor, t: Tensor, dt: Tensor, offsets: Tensor, ray: Tensor
+) -> Float[Tensor, "p"]:
+    """Densities front to back, WAVE samples of each ray at a time; 0 where no light arrives, which isn't asked for."""
+    density, passed = torch.zeros_like(t), torch.zeros(len(origins))
+    place = torch.arange(len(ray)) - offsets[ray]
+    left = torch.arange(len(ray))
+    for first in range(0, int(place.max()) + 1 if len(place) else 0, WAVE):
+        left = left[(passed[ray[left]] < DARK) & (place[left] >= first)]
+        now = left[place[left] < first + WAVE]
+        density[now] = moment.density(origins[ray[now]] + directions[ray[now]] * t[now, None])
+        passed.index_add_(0, ray[now], density[now] * dt[now])
+    return density
+
+
+def _ends(profile: Profile) -> Ends:
+    """The marks of rays whose light is exp(-optical depth): within a sample, density is the same all along."""
+    _, start, dt, density, ray, offsets = profile
+    thickness = (density * dt).double()
+    whole = torch.cat([torch.zeros(1, dtype=torch.float64), thickness.cumsum(0)])
     first = whole[offsets[:-1].long()]
-    return (whole[:-1] - first[ray]).clamp_min(0), whole[offsets[1:].long()] - first
-
-
-def _reached(profile: Profile, before: Tensor, light: Tensor, share: Tensor) -> Float[Tensor, "r"]:
-    """The distance at which the sum of a ray's weights reaches `share`: within a sample, density is the same all along."""
-    ray, weights = profile.ray, profile.weights
-    result = torch.zeros(len(profile.offsets) - 1)
-    hit = ((before <= share[ray]) & (before + weights > share[ray])).nonzero().squeeze(1)
-    missing = ((share[ray[hit]] - before[hit]) / light[hit]).clamp(0, 1 - 1e-9)
-    depth = (-torch.log1p(-missing) / profile.thickness[hit].double().clamp_min(1e-12)).clamp(0, 1)
-    result[ray[hit]] = (profile.start[hit] + profile.dt[hit] * depth).float()
-    return result
+    before, total = whole[:-1] - first[ray], whole[offsets[1:].long()] - first
+    opacity = -torch.expm1(-total)
+    marks = []
+    for share in (0.25, 0.5, 0.75):
+        wanted = -torch.log1p(-share * opacity)  # the optical depth at which that much of the light has been stopped
+        mark = torch.zeros(len(first))
+        hit = ((before <= wanted[ray]) & (before + thickness > wanted[ray])).nonzero().squeeze(1)
+        mark[ray[hit]] = (start[hit] + (wanted[ray[hit]] - before[hit]) / density[hit]).float()
+        marks.append(mark)
+    return Ends(*marks, opacity.float())

@@ -15,7 +15,7 @@ from data.camera import Camera
 from nerf.agreement import Agreement, agreement
 from nerf.level import find_threshold
 from nerf.meshes import decimate, largest, vertex_normals
-from nerf.moment import Moment, ends_of
+from nerf.moment import Moment, ends_of, inside
 from nerf.paint import colors, normals
 from nerf.rig import Rig
 from nerf.surface import Lattice, Mesh, MeshError, extract
@@ -23,8 +23,8 @@ from nerf.surface import Lattice, Mesh, MeshError, extract
 Wrap = Callable[[Sequence[Any]], Iterable[Any]]
 Crop = tuple[float, float, float, float, float, float]
 
-PROBES = 1 << 14  # rays from which the threshold is found
-RENDERED = 1 << 17  # rays that a mesh is compared with
+PROBES = 1 << 13  # rays from which the threshold is found
+RENDERED, BENT = 1 << 17, 1 << 15  # rays that a mesh is compared with; through a warp, which takes its time
 
 
 class World:
@@ -160,8 +160,8 @@ def sculpt(moment: Moment, rig: Rig, recipe: Recipe, progress: Wrap | None = Non
 def _apart(moment: Moment, rig: Rig, mesh: Mesh, low: Tensor, high: Tensor) -> Agreement | None:
     """The mesh against where rays end in the box, of held-out photos where there are any."""
     cameras = [photo.camera for photo in rig.photos if photo.held_out] or [photo.camera for photo in rig.trained]
-    origins, directions = rays_of(cameras, RENDERED, seed=1)
-    ends = ends_of(moment, origins, directions)
-    points = (origins + directions * ends.median[:, None])[ends.opacity > 0.5]
-    points = points[((points >= low) & (points <= high)).all(-1)]
-    return agreement(mesh, points.double().numpy(), cameras) if len(points) else None
+    origins, directions = rays_of(cameras, RENDERED if moment.code is None else BENT, seed=1)
+    ends = ends_of(moment, origins, directions, low, high)
+    chosen = (ends.opacity > 0.5) & inside(origins, directions, ends, low, high)
+    points = (origins + directions * ends.median[:, None])[chosen]
+    return agreement(mesh, points.double().numpy(), cameras, rig.near) if len(points) else None

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from nerf.field import HashFieldConfig
+from nerf.field import HashField, HashFieldConfig
 from nerf.model import Geometry, MarchConfig, ModelConfig, SceneModel
 from nerf.occupancy import OccupancyConfig
 from nerf.rig import Rig
@@ -18,14 +18,14 @@ SHARP = 0.02  # scene units over which density changes by e
 LEVEL = 100.0  # density on the surface itself
 
 
-class Solid(nn.Module):
+class Solid(HashField):
     """Density LEVEL * exp(depth / SHARP), where depth is how far inside a place lies, colour a function of the place.
 
     kind: "ball" of radius 0.5 about `center`; "ring", a torus of radii 0.5 and 0.2 about the z axis.
     """
 
     def __init__(self, kind: str = "ball", center: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # none of a hash grid's parts
         self.kind, self.center, self.asked = kind, center, 0
 
     def depth(self, x: Tensor) -> Tensor:
@@ -34,9 +34,13 @@ class Solid(nn.Module):
             return 0.5 - x.norm(dim=-1)
         return 0.2 - torch.hypot(torch.hypot(x[:, 0], x[:, 1]) - 0.5, x[:, 2])
 
-    def density(self, x, noise=None, ambient=None):
+    def at(self, x: Tensor) -> Tensor:
+        """Density at places."""
         self.asked += len(x)
-        return LEVEL * torch.exp((self.depth(x) / SHARP).clamp(-30, 6)), x
+        return LEVEL * torch.exp((self.depth(x) / SHARP).clamp(-30, 6))
+
+    def density(self, x, noise=None, ambient=None):
+        return self.at(x), x
 
     def view(self, d, appearance):
         return d
