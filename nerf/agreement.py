@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 
 from data.camera import Camera
 from nerf.meshes import areas, open3d
@@ -17,13 +17,18 @@ SAMPLES = 50_000  # of the mesh
 CAMERAS = 16  # that look for them
 
 
+Cast = Callable[
+    [Float[torch.Tensor, "r 3"], Float[torch.Tensor, "r 3"]], Float[torch.Tensor, "p 3"]
+]  # rays -> where those that end do
+
+
 class Agreement(NamedTuple):
-    """Distances between a mesh and rendered points, in the mesh's units.
+    """Distances between a mesh and a rendered surface, in the mesh's units.
 
     Attributes:
         chamfer: mean of both directions' mean distances.
-        off: mean distance of rendered points from the mesh.
-        beyond: mean distance of what cameras see of the mesh from the nearest rendered point.
+        off: mean distance from the mesh of places where rays through random pixels end.
+        beyond: mean distance, of what cameras see of the mesh, to the nearest place where any ray ends.
     """
 
     chamfer: float
@@ -32,27 +37,40 @@ class Agreement(NamedTuple):
 
 
 def agreement(
-    mesh: Mesh, points: Float[np.ndarray, "n 3"], cameras: Sequence[Camera], near: float, seed: int = 0
-) -> Agreement:
-    """Compare a mesh with points at which rays through the cameras' pixels end.
+    mesh: Mesh,
+    cast: Cast,
+    rays: tuple[Float[torch.Tensor, "r 3"], Float[torch.Tensor, "r 3"]],
+    cameras: Sequence[Camera],
+    near: float,
+    seed: int = 0,
+) -> Agreement | None:
+    """Compare a mesh with the surface that is rendered; None where no ray ends.
 
-    Only what the cameras see of the mesh is compared: elsewhere no ray could have ended.
+    Of the mesh only what cameras see is compared: elsewhere no ray could have ended. What they see is also looked at by
+    rays of its own, so that its distance to the nearest end is not just the spacing of pixels.
 
     Args:
+        cast: where rays end.
+        rays: origins and directions through random pixels of the cameras.
         near: distance from a camera up to which nothing is rendered.
-        points: at least one; the more there are, the less of the distance to the nearest of them is just their spacing.
     """
     from scipy.spatial import cKDTree
 
+    points = cast(*rays).double().numpy()
+    if not len(points):
+        return None
     scene = open3d().t.geometry.RaycastingScene()
     scene.add_triangles(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
     off = float(scene.compute_distance(points.astype(np.float32)).numpy().mean(dtype=float))
     spread = sample(mesh, SAMPLES, np.random.default_rng(seed))
-    some = np.unique(np.linspace(0, len(cameras) - 1, CAMERAS).round().astype(int))
-    seen = visible(scene, spread, [cameras[i] for i in some], near)
-    if not seen.any():
+    some = [cameras[i] for i in np.unique(np.linspace(0, len(cameras) - 1, CAMERAS).round().astype(int))]
+    by = visible(scene, spread, some, near)
+    if (by < 0).all():
         return Agreement(off, off, 0.0)
-    beyond = float(cKDTree(points).query(spread[seen])[0].mean())
+    seen = torch.from_numpy(spread[by >= 0]).float()
+    eyes = torch.stack([camera.pose[:, 3] for camera in some])[torch.from_numpy(by[by >= 0])]
+    aimed = cast(eyes, torch.nn.functional.normalize(seen - eyes, dim=-1)).double().numpy()
+    beyond = float(cKDTree(np.concatenate([points, aimed])).query(seen.numpy())[0].mean())
     return Agreement((off + beyond) / 2, off, beyond)
 
 
@@ -67,19 +85,21 @@ def sample(mesh: Mesh, count: int, random: np.random.Generator) -> Float[np.ndar
 
 def visible(
     scene: Any, points: Float[np.ndarray, "n 3"], cameras: Sequence[Camera], near: float
-) -> Bool[np.ndarray, " n"]:
-    """Whether at least one camera sees each point of a surface, from `near` on, before the triangles of `scene` (open3d's)."""
-    seen, places = np.zeros(len(points), bool), torch.from_numpy(points)
-    for camera in cameras:
+) -> Int[np.ndarray, " n"]:
+    """The first camera that sees each point of a surface, from `near` on and before the triangles of `scene` (open3d's); -1:
+    none does."""
+    by, places = np.full(len(points), -1), torch.from_numpy(points)
+    for index, camera in enumerate(cameras):
         pixel = camera.project(places).numpy()
         eye = camera.pose[:, 3].double().numpy()
         towards = points - eye
         far = np.linalg.norm(towards, axis=1)
         good = ((pixel >= 0) & (pixel <= [camera.width, camera.height])).all(1)  # NaN is not
-        good &= (camera.depth(places) > 0).numpy() & (far > near) & ~seen
+        good &= (camera.depth(places) > 0).numpy() & (far > near) & (by < 0)
         d = towards[good] / far[good, None]
         # open3d has one far end for all rays, in lengths of their directions.
         start, length = eye + near * d, (far[good] - near) * (1 - 1e-3)
         rays = np.concatenate([start, d * length[:, None]], axis=1).astype(np.float32)
-        seen[good] = ~scene.test_occlusions(rays, tnear=0.0, tfar=1.0).numpy()
-    return seen
+        free = ~scene.test_occlusions(rays, tnear=0.0, tfar=1.0).numpy()
+        by[np.flatnonzero(good)[free]] = index
+    return by

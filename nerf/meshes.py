@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from nerf.surface import Mesh, MeshError
 
 MESHES = (".ply", ".obj", ".glb")
+SEEN = 0.05  # share of a piece's vertices
 SPECK = 1e-3  # of the largest piece's area: smaller pieces are dropped, unless a number of pieces is asked for
 
 
@@ -46,11 +47,15 @@ def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "v 3"]:
     return np.where(length > 1e-30, total / np.maximum(length, 1e-30), [0.0, 0.0, 1.0])
 
 
-def largest(mesh: Mesh, pieces: int | None = None) -> tuple[Mesh, int]:
+def largest(mesh: Mesh, pieces: int | None = None, hidden: Bool[np.ndarray, " v"] | None = None) -> tuple[Mesh, int]:
     """A mesh's connected pieces with the largest areas, and how many there were.
 
     Args:
         pieces: how many to keep; None: all from SPECK of the largest one's area.
+        hidden: vertices that can't be seen: pieces with fewer than SEEN of others are walls of hollows, and left out first.
+
+    Raises:
+        MeshError: all are left out.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -61,7 +66,12 @@ def largest(mesh: Mesh, pieces: int | None = None) -> tuple[Mesh, int]:
     found, label = connected_components(graph, directed=False)
     of_face = label[mesh.faces[:, 0]]
     area = np.bincount(of_face, areas(mesh), found)
-    order = np.argsort(-area)
+    if hidden is not None:
+        area[np.bincount(label, ~hidden, found) < SEEN * np.bincount(label, minlength=found)] = 0
+        if not area.any():
+            raise MeshError("expected a surface that photos see, found only hidden ones")
+    order = np.argsort(-area, kind="stable")
+    order = order[area[order] > 0]
     kept = order[:pieces] if pieces is not None else order[area[order] >= SPECK * area[order[0]]]
     return used(Mesh(mesh.vertices, mesh.faces[np.isin(of_face, kept)])), found
 
@@ -151,4 +161,5 @@ def _write(path: Path, write: Callable[[Path], bool]) -> None:
     except OSError as error:
         raise MeshError(f"{path}: expected a place that can be written, found: {error}") from None
     finally:
-        draft.unlink(missing_ok=True)
+        if draft.is_file():
+            draft.unlink()

@@ -18,6 +18,7 @@ from nerf.meshes import decimate, largest, vertex_normals
 from nerf.moment import Moment, ends_of, inside
 from nerf.paint import colors, normals
 from nerf.rig import Rig
+from nerf.sights import Sights
 from nerf.surface import Lattice, Mesh, MeshError, extract
 
 Wrap = Callable[[Sequence[Any]], Iterable[Any]]
@@ -141,8 +142,10 @@ def sculpt(moment: Moment, rig: Rig, recipe: Recipe, progress: Wrap | None = Non
     else:
         threshold = recipe.threshold / world.scale
     lattice = Lattice.over(low.tolist(), high.tolist(), recipe.resolution)
-    mesh = extract(moment.density, lattice, threshold, moment.known, recipe.closed, None, progress)
-    mesh, found = largest(mesh, recipe.pieces)
+    sights = Sights(moment, trained)
+    mesh = extract(moment.density, lattice, threshold, moment.known, sights.hidden, recipe.closed, None, progress)
+    hidden = sights.hidden(torch.from_numpy(mesh.vertices).float()).numpy()
+    mesh, found = largest(mesh, recipe.pieces, hidden)
     if recipe.faces is not None:
         mesh = decimate(mesh, recipe.faces)
     points = torch.from_numpy(mesh.vertices).float()
@@ -160,8 +163,11 @@ def sculpt(moment: Moment, rig: Rig, recipe: Recipe, progress: Wrap | None = Non
 def _apart(moment: Moment, rig: Rig, mesh: Mesh, low: Tensor, high: Tensor) -> Agreement | None:
     """The mesh against where rays end in the box, of held-out photos where there are any."""
     cameras = [photo.camera for photo in rig.photos if photo.held_out] or [photo.camera for photo in rig.trained]
-    origins, directions = rays_of(cameras, RENDERED if moment.code is None else BENT, seed=1)
-    ends = ends_of(moment, origins, directions, low, high)
-    chosen = (ends.opacity > 0.5) & inside(origins, directions, ends, low, high)
-    points = (origins + directions * ends.median[:, None])[chosen]
-    return agreement(mesh, points.double().numpy(), cameras, rig.near) if len(points) else None
+
+    def cast(origins: Tensor, directions: Tensor) -> Tensor:
+        ends = ends_of(moment, origins, directions, low, high)
+        chosen = (ends.opacity > 0.5) & inside(origins, directions, ends, low, high)
+        return (origins + directions * ends.median[:, None])[chosen]
+
+    rays = rays_of(cameras, RENDERED if moment.code is None else BENT, seed=1)
+    return agreement(mesh, cast, rays, cameras, rig.near)

@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 SLAB = 1 << 23  # lattice points in memory at once
+HAZE = 0.01  # of the threshold: thinner is air, even where no photo looks
+ASKED = 1 << 18  # places asked at once whether they are hidden
 NEAREST = 1e-3  # how near to its level a lattice point's density may be, as a share of it
 
 Density = Callable[[Tensor], Tensor]  # places "p 3" -> density "p"
@@ -63,6 +65,7 @@ def extract(
     lattice: Lattice,
     threshold: float,
     known: Known | None = None,
+    hidden: Known | None = None,
     closed: bool = False,
     planes: int | None = None,
     progress: Callable[[Sequence[int]], Iterable[int]] | None = None,
@@ -76,6 +79,8 @@ def extract(
         density: of places, at least 0, in 1 / unit of the lattice.
         known: only cells whose eight corners it holds for hold any surface; None: everywhere. The field isn't asked
             elsewhere, which is most of the time saved.
+        hidden: of places that are less dense than the threshold but no less than HAZE of it, those it holds for count as
+            full. Photos leave the inside of things undecided, a haze full of holes, and nobody can see that it isn't solid.
         closed: what isn't known, and the lattice's walls, count as empty instead: no surface has an edge.
         planes: of a slab; None: as many as SLAB points allow.
         progress: wraps the list of the lattice's planes, as `tqdm` does.
@@ -92,11 +97,18 @@ def extract(
     planes = max(1, SLAB // (ny * nz)) if planes is None else planes
     size = min(planes, nx - 1) + 1
     values, told = np.full((size, ny, nz), -1, np.float32), np.zeros((size, ny, nz), bool)
-    seam, filled, highest = _Seam(), 0, 0.0
+    seam, filled, highest, hazy = _Seam(), 0, 0.0, list[tuple[Tensor, Tensor]]()
     for i in progress(range(nx)) if progress is not None else range(nx):
-        values[filled], told[filled], most = _ask(density, known, lattice, i, threshold, closed)
-        highest, filled = max(highest, most), filled + 1
+        plane = _ask(density, known, lattice, i, threshold)
+        values[filled], told[filled], highest = plane.values, plane.told, max(highest, plane.highest)
+        hazy.append((plane.haze + filled * ny * nz, lattice.plane(i)[plane.haze]))
+        filled += 1
         if filled == size or i == nx - 1:
+            if hidden is not None:
+                _fill(values, hazy, hidden)
+            hazy.clear()
+            if closed:
+                _wall(values[:filled], i + 1 == filled, i == nx - 1)
             if filled > 1:
                 seam.add(i + 1 - filled, i, *_cubes(values[:filled], None if closed else told[:filled]))
             values[0], told[0], filled = values[filled - 1], told[filled - 1], 1
@@ -106,15 +118,21 @@ def extract(
     return Mesh(np.array(lattice.low) + lattice.step * mesh.vertices, mesh.faces)
 
 
-@torch.no_grad()
-def _ask(
-    density: Density, known: Known | None, lattice: Lattice, i: int, threshold: float, closed: bool
-) -> tuple[Float[np.ndarray, "y z"], Bool[np.ndarray, "y z"], float]:
-    """One plane: (density - threshold) / (density + threshold), where it is known, and the highest density.
+class _Plane(NamedTuple):
+    """One plane: (density - threshold) / (density + threshold) where it is known, else -1; where that is; the highest
+    density; and the places, counted along the plane, that are hazy: thinner than the threshold but no air."""
 
-    That is tanh of half the logarithm of density / threshold: straight where it crosses 0, and finite for every density.
-    """
-    x = lattice.plane(i)
+    values: Float[np.ndarray, "y z"]
+    told: Bool[np.ndarray, "y z"]
+    highest: float
+    haze: Int[Tensor, "h"]
+
+
+@torch.no_grad()
+def _ask(density: Density, known: Known | None, lattice: Lattice, i: int, threshold: float) -> _Plane:
+    """Plane `i`. The value is tanh of half the logarithm of density / threshold: straight where it crosses 0, and finite for
+    every density."""
+    x, shape = lattice.plane(i), lattice.shape[1:]
     where = torch.ones(len(x), dtype=torch.bool) if known is None else known(x)
     found = density(x[where]).float()
     level = (found - threshold) / (found + threshold)
@@ -123,13 +141,26 @@ def _ask(
     level = torch.where(level < 0, level.clamp(max=-NEAREST), level.clamp(min=NEAREST))
     values = torch.full((len(x),), -1.0)
     values[where] = level
-    shape = lattice.shape[1:]
-    plane, told = values.view(shape), where.view(shape)
-    if closed:
-        plane[0] = plane[-1] = plane[:, 0] = plane[:, -1] = -1
-        if i in (0, lattice.shape[0] - 1):
-            plane.fill_(-1)
-    return plane.numpy(), told.numpy(), float(found.max()) if len(found) else 0.0
+    haze = where.nonzero().squeeze(1)[(found < threshold) & (found > HAZE * threshold)]
+    return _Plane(
+        values.view(shape).numpy(), where.view(shape).numpy(), float(found.max()) if len(found) else 0.0, haze
+    )
+
+
+def _fill(values: Float[np.ndarray, "x y z"], hazy: list[tuple[Tensor, Tensor]], hidden: Known) -> None:
+    """Make what is hazy and hidden full: a slab's values, and the haze's places in them and in the world."""
+    place, x = (torch.cat(parts) for parts in zip(*hazy))
+    for at, where in zip(place.split(ASKED), x.split(ASKED)):
+        values.reshape(-1)[at[hidden(where)].numpy()] = 1.0
+
+
+def _wall(values: Float[np.ndarray, "x y z"], first: bool, last: bool) -> None:
+    """Empty a slab where it meets the lattice's walls; `first`, `last`: it is the lattice's first, its last."""
+    values[:, 0] = values[:, -1] = values[:, :, 0] = values[:, :, -1] = -1
+    if first:
+        values[0] = -1
+    if last:
+        values[-1] = -1
 
 
 def _cubes(

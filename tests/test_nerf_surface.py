@@ -123,7 +123,12 @@ def test_lattices_are_cubes_that_cover_the_box():
 
 @pytest.mark.parametrize(
     ("threshold", "message"),
-    [(1e9, "both sides of 1e.09, found none above"), (1e-30, "both sides"), (0.0, "above 0, found 0"), (math.nan, "nan")],
+    [
+        (1e9, "both sides of 1e.09, found none above"),
+        (1e-30, "both sides"),
+        (0.0, "above 0, found 0"),
+        (math.nan, "nan"),
+    ],
 )
 def test_a_level_that_is_nowhere_is_said(threshold, message):
     with pytest.raises(MeshError, match=message):

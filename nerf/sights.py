@@ -1,0 +1,60 @@
+"""What the photos' cameras see of a scene's space, and what is hidden from all of them: shadow maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from data.camera import Camera
+from nerf.modes import sized
+from nerf.moment import Moment
+from nerf.picture import render_image
+
+CAMERAS, LONGEST = 40, 200  # that look, and their pictures' longer side in pixels
+BEHIND = 2.0  # samples behind what a camera sees, from which on a place is hidden from it
+
+
+class Sights:
+    """Depths of a scene as seen from some of the training cameras, spread evenly over the capture.
+
+    Args:
+        cameras: all of them, in order of time.
+        progress: wraps the list of those that look, as `tqdm` does.
+    """
+
+    def __init__(
+        self,
+        moment: Moment,
+        cameras: Sequence[Camera],
+        progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,
+    ) -> None:
+        some = np.unique(np.linspace(0, len(cameras) - 1, CAMERAS).round().astype(int))
+        chosen = [sized(cameras[i], None, longest=LONGEST) for i in some]
+        self.margin = BEHIND * moment.stride
+        self.views: list[tuple[Camera, Tensor]] = []
+        for camera in progress(chosen) if progress is not None else chosen:
+            picture = render_image(moment.model, camera, moment.time)
+            # Through a pixel that is mostly background everything can be seen.
+            self.views.append((camera, torch.where(picture.opacity > 0.5, picture.depth, torch.inf)))
+
+    @torch.no_grad()
+    def hidden(self, x_world: Float[Tensor, "p 3"]) -> Bool[Tensor, "p"]:
+        """Whether places lie behind what is seen from every camera that has them in its picture, and there is one."""
+        seen, covered = (torch.zeros(len(x_world), dtype=torch.bool) for _ in range(2))
+        for camera, depth in self.views:
+            left = (~seen).nonzero().squeeze(1)
+            if not len(left):
+                break
+            x = x_world[left]
+            column, row = camera.project(x).nan_to_num(-1, -1, -1).unbind(-1)
+            inside = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
+            left, x = left[inside], x[inside]
+            ends = depth[row[inside].long(), column[inside].long()]
+            covered[left] = True
+            seen[left] = (x - camera.pose[:, 3]).norm(dim=-1) < ends + self.margin
+        return covered & ~seen
