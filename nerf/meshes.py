@@ -52,10 +52,8 @@ def largest(mesh: Mesh, pieces: int | None = None, hidden: Bool[np.ndarray, " v"
 
     Args:
         pieces: how many to keep; None: all from SPECK of the largest one's area.
-        hidden: vertices that can't be seen: pieces with fewer than SEEN of others are walls of hollows, and left out first.
-
-    Raises:
-        MeshError: all are left out.
+        hidden: vertices that can't be seen: pieces with fewer than SEEN of others are walls of hollows, and left out, unless
+            there are no others.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -67,9 +65,8 @@ def largest(mesh: Mesh, pieces: int | None = None, hidden: Bool[np.ndarray, " v"
     of_face = label[mesh.faces[:, 0]]
     area = np.bincount(of_face, areas(mesh), found)
     if hidden is not None:
-        area[np.bincount(label, ~hidden, found) < SEEN * np.bincount(label, minlength=found)] = 0
-        if not area.any():
-            raise MeshError("expected a surface that photos see, found only hidden ones")
+        seen = np.bincount(label, ~hidden, found) >= SEEN * np.bincount(label, minlength=found)
+        area = np.where(seen, area, 0) if (seen & (area > 0)).any() else area
     order = np.argsort(-area, kind="stable")
     order = order[area[order] > 0]
     kept = order[:pieces] if pieces is not None else order[area[order] >= SPECK * area[order[0]]]

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from data.camera import Camera
 from nerf.modes import sized
 from nerf.moment import Moment
 from nerf.picture import render_image
 
-CAMERAS, LONGEST = 40, 200  # that look, and their pictures' longer side in pixels
+CAMERAS, LONGEST = 40, 256  # that look, and their pictures' longer side in pixels
 BEHIND = 2.0  # samples behind what a camera sees, from which on a place is hidden from it
 
 
@@ -40,7 +41,9 @@ class Sights:
         for camera in progress(chosen) if progress is not None else chosen:
             picture = render_image(moment.model, camera, moment.time)
             # Through a pixel that is mostly background everything can be seen.
-            self.views.append((camera, torch.where(picture.opacity > 0.5, picture.depth, torch.inf)))
+            depth = torch.where(picture.opacity > 0.5, picture.depth, torch.inf)
+            # A pixel has one depth; on a slope, and at an edge, its own area and its neighbours' have others.
+            self.views.append((camera, max_pool2d(depth[None], 3, stride=1, padding=1)[0]))
 
     @torch.no_grad()
     def hidden(self, x_world: Float[Tensor, "p 3"]) -> Bool[Tensor, "p"]:

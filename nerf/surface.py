@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 SLAB = 1 << 23  # lattice points in memory at once
-HAZE = 0.01  # of the threshold: thinner is air, even where no photo looks
+HAZE = 0.02  # of the threshold: thinner is air, even where no photo looks
 ASKED = 1 << 18  # places asked at once whether they are hidden
 NEAREST = 1e-3  # how near to its level a lattice point's density may be, as a share of it
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,9 @@ def model_of(solid: Solid, moving: bool = False, resolution: int = 32) -> tuple[
     march = MarchConfig(steps=256, occupancy=OccupancyConfig(resolution=resolution))
     model = SceneModel(ModelConfig(field, march, warp), Geometry.of(given), generator=torch.Generator().manual_seed(0))
     model.field = solid
-    return model.eval().requires_grad_(False), Rig.of(given)
+    rig = Rig.of(given)
+    photos = tuple(replace(photo, camera=photo.camera.scaled(6)) for photo in rig.photos)
+    return model.eval().requires_grad_(False), replace(rig, photos=photos)
 
 
 def radius_at(level: float) -> float:

@@ -122,6 +122,9 @@ def test_the_largest_pieces_are_kept_and_specks_are_not():
     one, _ = largest(mesh, 1)
     assert len(one.faces) == len(ring.faces) and one.vertices.min() > 3 and len(one.vertices) == len(ring.vertices)
     assert len(largest(mesh, 5)[0].faces) == len(mesh.faces)
+    of_ring = mesh.vertices.min(axis=1) > 3
+    assert len(largest(mesh, 1, of_ring)[0].faces) == len(ball.faces)
+    assert len(largest(mesh, 1, np.ones(len(of_ring), bool))[0].faces) == len(ring.faces)
 
 
 def test_fewer_faces_keep_the_shape():

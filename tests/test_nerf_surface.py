@@ -104,6 +104,21 @@ def test_only_cells_that_are_known_hold_a_surface_and_nothing_else_is_asked():
     assert single > 0 and single + double == len(edges(mesh)[1])
 
 
+@pytest.mark.parametrize("planes", [None, 5])
+def test_haze_that_is_hidden_is_full_but_air_is_not(planes):
+    def density(x):  # a hollow ball, haze within, air without
+        radius = x.norm(dim=-1)
+        return torch.where(radius < 0.3, 0.1 * LEVEL, torch.where(radius < 0.5, 10 * LEVEL, 0.01 * LEVEL))
+
+    hollow = extract(density, CUBE, LEVEL, planes=planes)
+    assert euler(hollow) == 4  # two spheres
+    full = extract(density, CUBE, LEVEL, hidden=lambda x: torch.ones(len(x), dtype=torch.bool), planes=planes)
+    assert euler(full) == 2 and np.linalg.norm(full.vertices, axis=1).min() > 0.4
+    half = extract(density, CUBE, LEVEL, hidden=lambda x: x[:, 0] > 0, planes=planes)
+    inner = half.vertices[np.linalg.norm(half.vertices, axis=1) < 0.35]
+    assert inner[:, 0].max() < CUBE.step and (edges(half)[1] == 2).all() and euler(half) == 4
+
+
 def test_a_closed_mesh_has_no_edges_though_the_box_and_what_is_known_cut_it():
     half = Lattice.over([-0.3, -1.0, -1.0], [1.0, 1.0, 1.0], 48)
     for known in (None, lambda x: x[:, 2] > 0.1):
