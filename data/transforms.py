@@ -43,7 +43,8 @@ def write_transforms(path: Path, photos: Sequence[Posed]) -> int:
     folder = path.parent
     places = _places(folder, [photo.image for photo in photos], "images")
     masks = _places(folder, [photo.mask for photo in photos if photo.mask is not None], "masks")
-    frames, names = [], {False: [], True: []}
+    frames: list[dict[str, Any]] = []
+    names: dict[bool, list[str]] = {False: [], True: []}
     for photo in photos:
         frame: dict[str, Any] = {"file_path": places[photo.image], **_lens(photo.camera)}
         if photo.mask is not None:

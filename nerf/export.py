@@ -28,7 +28,7 @@ from nerf.checkpoint import load_model, read_config
 from nerf.cloud import cloud
 from nerf.config import ConfigError
 from nerf.depths import write_depth
-from nerf.kernels import BackendError, choose
+from nerf.kernels import BackendError, choose, keep_memory
 from nerf.meshes import MESHES, open3d, write_mesh, write_points
 from nerf.model import SceneModel
 from nerf.modes import sized
@@ -238,6 +238,7 @@ MAKERS = {"mesh": export_mesh, "points": export_points, "depth": export_depth, "
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
     options: Any = tyro.cli(Options, args=arguments, prog="python -m nerf.export")
+    keep_memory()
     try:
         check(options)
         print(choose(options.backend)[1])

@@ -190,4 +190,4 @@ def _ends(profile: Profile) -> Ends:
         hit = ((before <= wanted[ray]) & (before + thickness > wanted[ray])).nonzero().squeeze(1)
         mark[ray[hit]] = (start[hit] + (wanted[ray[hit]] - before[hit]) / density[hit]).float()
         marks.append(mark)
-    return Ends(*marks, opacity.float())
+    return Ends(marks[0], marks[1], marks[2], opacity.float())

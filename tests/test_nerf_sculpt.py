@@ -35,6 +35,11 @@ def few_rays(monkeypatch):
     monkeypatch.setattr(cloud_module, "PIXELS", 6000)
 
 
+def box(low: list[float], high: list[float]) -> tuple[float, ...]:
+    """A crop, from its corners as seen from the scene's middle."""
+    return (*(MIDDLE + np.array(low)), *(MIDDLE + np.array(high)))
+
+
 def scene(kind: str = "ball"):
     model, rig = model_of(Solid(kind))
     return Moment(model, 0.5), replace(rig, transform=TRANSFORM)
@@ -81,13 +86,13 @@ def test_the_level_is_found_where_light_ends_and_the_agreement_says_so():
 
 def test_crops_faces_and_pieces():
     moment, rig = scene("ring")
-    crop = (*(MIDDLE + [0, -3, -3]), *(MIDDLE + [3, 3, 3]))
-    recipe = Recipe(resolution=40, threshold=LEVEL / 2, crop=crop)
+    recipe = Recipe(resolution=40, threshold=LEVEL / 2, crop=box([0, -3, -3], [3, 3, 3]))
     half = sculpt(moment, rig, recipe)
     assert half.mesh.vertices[:, 0].min() >= MIDDLE[0] - 1e-6 and half.found == 1
-    ends = sculpt(moment, rig, replace(recipe, crop=(*(MIDDLE + [-3, -0.2, -3]), *(MIDDLE + [3, 0.2, 3]))))
+    slice_ = replace(recipe, crop=box([-3, -0.2, -3], [3, 0.2, 3]))
+    ends = sculpt(moment, rig, slice_)
     assert ends.found == 2
-    one = sculpt(moment, rig, replace(recipe, crop=(*(MIDDLE + [-3, -0.2, -3]), *(MIDDLE + [3, 0.2, 3])), pieces=1))
+    one = sculpt(moment, rig, replace(slice_, pieces=1))
     assert len(one.mesh.faces) == pytest.approx(len(ends.mesh.faces) / 2, rel=0.1)
     fewer = sculpt(moment, rig, replace(recipe, crop=None, faces=500))
     assert len(fewer.mesh.faces) <= 500 and len(fewer.rgb) == len(fewer.normals) == len(fewer.mesh.vertices)
