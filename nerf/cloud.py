@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 
 from nerf.meshes import open3d
-from nerf.moment import RAYS, Moment, ends_of, inside
+from nerf.moment import RAYS, Moment, Wrap, ends_of, inside, quiet
 from nerf.paint import colors, normals
 from nerf.rig import Photo, Rig
-from nerf.sculpt import Crop, World, Wrap, rays_of, region
+from nerf.sculpt import Crop, World, rays_of, region
 from nerf.surface import MeshError
 
 PIXELS, BENT = 1 << 20, 1 << 17  # rays, over all photos; through a warp, which takes its time
@@ -35,7 +35,7 @@ def cloud(
     resolution: int = 256,
     crop: Crop | None = None,
     opacity: float = 0.5,
-    progress: Wrap | None = None,
+    progress: Wrap = quiet,
 ) -> Cloud:
     """Points spread evenly over what photos see, at most one in each voxel: the mean of those in it.
 
@@ -47,7 +47,6 @@ def cloud(
         resolution: voxels along the longest side of the box.
         crop: as `sculpt`'s.
         opacity: least share of a ray's light that must not come from the background.
-        progress: wraps a list of steps.
 
     Raises:
         MeshError: no ray ends in the box.
@@ -57,8 +56,7 @@ def cloud(
     voxel = float((high - low).max()) / resolution
     origins, directions = rays_of([photo.camera for photo in photos], PIXELS if moment.code is None else BENT)
     parts: list[tuple[torch.Tensor, torch.Tensor]] = []
-    steps = range(0, len(origins), RAYS)
-    for first in progress(steps) if progress is not None else steps:
+    for first in progress(range(0, len(origins), RAYS), "rays"):
         o, d = origins[first : first + RAYS], directions[first : first + RAYS]
         ends = ends_of(moment, o, d, low, high)
         good = (
@@ -77,5 +75,5 @@ def cloud(
     places, towards = np.asarray(fewer.points), torch.from_numpy(np.asarray(fewer.normals)).float()
     found = normals(moment, torch.from_numpy(places).float(), voxel, torch.nn.functional.normalize(towards, dim=-1))
     eyes = torch.stack([photo.camera.pose[:, 3] for photo in rig.trained])
-    rgb = colors(moment, torch.from_numpy(places).float(), found, eyes)
+    rgb = colors(moment, torch.from_numpy(places).float(), found, eyes, progress)
     return Cloud(world.back(places), found.double().numpy(), rgb.double().numpy(), voxel / world.scale)

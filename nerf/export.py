@@ -8,9 +8,8 @@ show it, is turned to +y.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,6 +139,11 @@ def instant(options: Options, model: SceneModel, rig: Rig) -> float | None:
     return rig.photo(options.photo).time if options.photo is not None else 0.5
 
 
+def bar(steps: Sequence[Any], name: str) -> Iterable[Any]:
+    """A bar for each stage that takes time."""
+    return tqdm(steps, desc=name, dynamic_ncols=True, leave=False)
+
+
 def export_mesh(options: Options) -> str:
     """The mesh; returns what is to be said of it."""
     open3d(), marching_cubes()  # said now where they are missing, not after the work
@@ -148,15 +152,15 @@ def export_mesh(options: Options) -> str:
         options.resolution, options.threshold, options.faces, options.components, options.crop, options.closed
     )
     moment = Moment(model, instant(options, model, rig))
-    bar = partial(tqdm, desc="surface", unit="plane", dynamic_ncols=True, leave=False)
     made = sculpt(moment, rig, recipe, bar)
     write_mesh(options.out, made.mesh, made.normals, made.rgb, rig.up)
-    size = np.linalg.norm(np.ptp(made.mesh.vertices, axis=0))
+    low, high = made.mesh.vertices.min(0), made.mesh.vertices.max(0)
+    size = np.linalg.norm(high - low)
     how = "given" if options.threshold is not None else "found"
     kept = "the largest" if options.components is not None else "all but specks"
     said = (
         f"{options.out}: {len(made.mesh.vertices)} vertices, {len(made.mesh.faces)} triangles, cells of {made.step:.3g}, "
-        f"of {made.found} pieces {kept}; density {made.threshold:.4g} ({how})"
+        f"of {made.found} pieces {kept}; density {made.threshold:.4g} ({how}); from {_place(low)} to {_place(high)}"
     )
     if made.apart is None:
         return said
@@ -165,6 +169,11 @@ def export_mesh(options: Options) -> str:
         f"\nChamfer distance to where rays of {'held-out' if any(p.held_out for p in rig.photos) else 'the'} photos end: "
         f"{chamfer:.3g}, {100 * chamfer / size:.3f} % of the diagonal ({off:.3g} from rays to mesh, {beyond:.3g} back)"
     )
+
+
+def _place(x: np.ndarray) -> str:
+    """As --crop takes it."""
+    return " ".join(f"{value:.4g}" for value in x)
 
 
 def chosen(rig: Rig, views: Views) -> list[Photo]:
@@ -182,7 +191,6 @@ def export_points(options: Options) -> str:
     open3d()
     rig, (model, _) = Rig.load(options.run), load_model(options.run, options.backend)
     moment = Moment(model, instant(options, model, rig))
-    bar = partial(tqdm, desc="points", unit="step", dynamic_ncols=True, leave=False)
     photos = chosen(rig, options.views or "train")
     made = cloud(moment, rig, photos, options.resolution, options.crop, options.opacity, bar)
     write_points(options.out, made.points, made.normals, made.rgb)
@@ -198,7 +206,7 @@ def export_depth(options: Options) -> str:
         some = any(photo.held_out for photo in rig.photos)
         photos = chosen(rig, options.views or ("held-out" if some else "all"))
     fixed = None if options.time is None and not options.canonical else (instant(options, model, rig),)
-    for photo in tqdm(photos, desc="depth", unit="view", dynamic_ncols=True, leave=False):
+    for photo in bar(photos, "views"):
         time = photo.time if fixed is None else fixed[0]
         camera = sized(photo.camera, options.width)
         write_depth(model, photo, camera, time, World(rig.transform).scale, options.opacity, options.out)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from nerf.moment import Ends, Moment, Profile, inside, looks
+from nerf.moment import Ends, Moment, Profile, Wrap, inside, looks, quiet
 from nerf.surface import MeshError
 
 LEVELS = 48  # densities tried
@@ -21,6 +21,7 @@ def find_threshold(
     directions: Float[Tensor, "r 3"],
     low: Float[Tensor, "3"],
     high: Float[Tensor, "3"],
+    progress: Wrap = quiet,
 ) -> float:
     """The density whose level set lies nearest to where light ends, 1 / scene unit.
 
@@ -40,7 +41,7 @@ def find_threshold(
     """
     seen: list[tuple[Ends, Profile, Tensor]] = []
     done = 0
-    for ends, profile in looks(moment, origins, directions, low, high):
+    for ends, profile in looks(moment, origins, directions, low, high, progress):
         rays = slice(done, done + len(ends.median))
         seen.append((ends, profile, (ends.opacity > OPAQUE) & inside(origins[rays], directions[rays], ends, low, high)))
         done = rays.stop

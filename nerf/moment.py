@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +19,14 @@ CHUNK = 1 << 16  # places asked at once
 RAYS = 4096  # rays at once
 WAVE = 16  # samples that every ray still under way is given at once
 DARK = 9.0  # optical depth behind which there is no light to speak of, a ten-thousandth
+
+
+Wrap = Callable[[Sequence[Any], str], Iterable[Any]]  # shows progress through a list, under a name
+
+
+def quiet(steps: Sequence[Any], _: str) -> Iterable[Any]:
+    """No progress shown."""
+    return steps
 
 
 class Moment:
@@ -118,11 +126,12 @@ def looks(
     directions: Float[Tensor, "r 3"],
     low: Float[Tensor, "3"],
     high: Float[Tensor, "3"],
+    progress: Wrap = quiet,
 ) -> Iterator[tuple[Ends, Profile]]:
     """Where the light of rays ends on its way to the far side of the box from `low` to `high`, and what it went through,
     RAYS rays at a time. Rays that miss the box end nowhere."""
     model = moment.model
-    for o, d in zip(origins.split(RAYS), directions.split(RAYS)):
+    for o, d in progress([*zip(origins.split(RAYS), directions.split(RAYS))], "rays"):
         near, far = clip(o, d, model.geometry)
         enter, leave = between(o, d, near, far, low, high)
         rays = Rays(o, d, near, torch.where(leave > enter, leave, near), *moment.codes(len(o)))
@@ -142,9 +151,10 @@ def ends_of(
     directions: Float[Tensor, "r 3"],
     low: Float[Tensor, "3"],
     high: Float[Tensor, "3"],
+    progress: Wrap = quiet,
 ) -> Ends:
     """Where the light of rays ends, as `looks` says."""
-    parts = [ends for ends, _ in looks(moment, origins, directions, low, high)]
+    parts = [ends for ends, _ in looks(moment, origins, directions, low, high, progress)]
     return Ends(*(torch.cat(part) for part in zip(*parts)))
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nerf.moment import Moment
+from nerf.moment import Moment, Wrap, quiet
 
 SAMPLES = 8  # along the way into the surface
 BLOCK = 1 << 14  # points at once
@@ -43,7 +43,11 @@ def normals(
 
 
 def colors(
-    moment: Moment, points: Float[Tensor, "p 3"], normal: Float[Tensor, "p 3"], eyes: Float[Tensor, "n 3"]
+    moment: Moment,
+    points: Float[Tensor, "p 3"],
+    normal: Float[Tensor, "p 3"],
+    eyes: Float[Tensor, "n 3"],
+    progress: Wrap = quiet,
 ) -> Float[Tensor, "p 3"]:
     """Colours of surface points in [0, 1], as a photo would show them.
 
@@ -57,7 +61,7 @@ def colors(
     """
     found = [points[:0]]
     along = moment.stride * (torch.arange(SAMPLES) - 0.5)
-    for x, n in zip(points.split(BLOCK), normal.split(BLOCK)):
+    for x, n in progress([*zip(points.split(BLOCK), normal.split(BLOCK))], "colours"):
         away = torch.nn.functional.normalize(eyes[None] - x[:, None], dim=-1)
         best = (away * n[:, None]).sum(-1).argmax(dim=1)
         view = -away[torch.arange(len(x)), best]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,13 +15,12 @@ from data.camera import Camera
 from nerf.agreement import Agreement, agreement
 from nerf.level import find_threshold
 from nerf.meshes import decimate, largest, vertex_normals
-from nerf.moment import Moment, ends_of, inside
+from nerf.moment import Moment, Wrap, ends_of, inside, quiet
 from nerf.paint import colors, normals
 from nerf.rig import Rig
 from nerf.sights import Sights
 from nerf.surface import Lattice, Mesh, MeshError, extract
 
-Wrap = Callable[[Sequence[Any]], Iterable[Any]]
 Crop = tuple[float, float, float, float, float, float]
 
 PROBES = 1 << 13  # rays from which the threshold is found
@@ -126,10 +125,8 @@ class Sculpture(NamedTuple):
     apart: Agreement | None
 
 
-def sculpt(moment: Moment, rig: Rig, recipe: Recipe, progress: Wrap | None = None) -> Sculpture:
+def sculpt(moment: Moment, rig: Rig, recipe: Recipe, progress: Wrap = quiet) -> Sculpture:
     """Make a mesh.
-
-    progress: wraps the list of the lattice's planes, as `tqdm` does.
 
     Raises:
         MeshError: there is no surface, or the crop misses the scene.
@@ -138,20 +135,29 @@ def sculpt(moment: Moment, rig: Rig, recipe: Recipe, progress: Wrap | None = Non
     low, high = region(moment, world, recipe.crop)
     trained = [photo.camera for photo in rig.trained]
     if recipe.threshold is None:
-        threshold = find_threshold(moment, *rays_of(trained, PROBES), low, high)
+        threshold = find_threshold(moment, *rays_of(trained, PROBES), low, high, progress)
     else:
         threshold = recipe.threshold / world.scale
     lattice = Lattice.over(low.tolist(), high.tolist(), recipe.resolution)
-    sights = Sights(moment, trained)
-    mesh = extract(moment.density, lattice, threshold, moment.known, sights.hidden, recipe.closed, None, progress)
+    sights = Sights(moment, trained, progress)
+    mesh = extract(
+        moment.density,
+        lattice,
+        threshold,
+        moment.known,
+        sights.hidden,
+        recipe.closed,
+        None,
+        lambda planes: progress(planes, "surface"),
+    )
     hidden = sights.hidden(torch.from_numpy(mesh.vertices).float()).numpy()
     mesh, found = largest(mesh, recipe.pieces, hidden)
     if recipe.faces is not None:
         mesh = decimate(mesh, recipe.faces)
     points = torch.from_numpy(mesh.vertices).float()
     normal = normals(moment, points, lattice.step, torch.from_numpy(vertex_normals(mesh)).float())
-    rgb = colors(moment, points, normal, torch.stack([camera.pose[:, 3] for camera in trained]))
-    apart = _apart(moment, rig, mesh, low, high)
+    rgb = colors(moment, points, normal, torch.stack([camera.pose[:, 3] for camera in trained]), progress)
+    apart = _apart(moment, rig, mesh, low, high, progress)
     if apart is not None:
         apart = Agreement(*(distance / world.scale for distance in apart))
     return Sculpture(
@@ -160,12 +166,12 @@ def sculpt(moment: Moment, rig: Rig, recipe: Recipe, progress: Wrap | None = Non
     )  # fmt: skip
 
 
-def _apart(moment: Moment, rig: Rig, mesh: Mesh, low: Tensor, high: Tensor) -> Agreement | None:
+def _apart(moment: Moment, rig: Rig, mesh: Mesh, low: Tensor, high: Tensor, progress: Wrap = quiet) -> Agreement | None:
     """The mesh against where rays end in the box, of held-out photos where there are any."""
     cameras = [photo.camera for photo in rig.photos if photo.held_out] or [photo.camera for photo in rig.trained]
 
     def cast(origins: Tensor, directions: Tensor) -> Tensor:
-        ends = ends_of(moment, origins, directions, low, high)
+        ends = ends_of(moment, origins, directions, low, high, progress)
         chosen = (ends.opacity > 0.5) & inside(origins, directions, ends, low, high)
         return (origins + directions * ends.median[:, None])[chosen]
 

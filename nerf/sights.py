@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch.nn.functional import max_pool2d
 
 from data.camera import Camera
 from nerf.modes import sized
-from nerf.moment import Moment
+from nerf.moment import Moment, Wrap, quiet
 from nerf.picture import render_image
 
 CAMERAS, LONGEST = 40, 256  # that look, and their pictures' longer side in pixels
@@ -25,20 +24,14 @@ class Sights:
 
     Args:
         cameras: all of them, in order of time.
-        progress: wraps the list of those that look, as `tqdm` does.
     """
 
-    def __init__(
-        self,
-        moment: Moment,
-        cameras: Sequence[Camera],
-        progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,
-    ) -> None:
+    def __init__(self, moment: Moment, cameras: Sequence[Camera], progress: Wrap = quiet) -> None:
         some = np.unique(np.linspace(0, len(cameras) - 1, CAMERAS).round().astype(int))
         chosen = [sized(cameras[i], None, longest=LONGEST) for i in some]
         self.margin = BEHIND * moment.stride
         self.views: list[tuple[Camera, Tensor]] = []
-        for camera in progress(chosen) if progress is not None else chosen:
+        for camera in progress(chosen, "views"):
             picture = render_image(moment.model, camera, moment.time)
             # Through a pixel that is mostly background everything can be seen.
             depth = torch.where(picture.opacity > 0.5, picture.depth, torch.inf)

@@ -83,7 +83,7 @@ def extract(
             full. Photos leave the inside of things undecided, a haze full of holes, and nobody can see that it isn't solid.
         closed: what isn't known, and the lattice's walls, count as empty instead: no surface has an edge.
         planes: of a slab; None: as many as SLAB points allow.
-        progress: wraps the list of the lattice's planes, as `tqdm` does.
+        progress: shows how far the lattice's planes are done, as `tqdm` does.
 
     Returns:
         vertices in the lattice's units.
