@@ -63,11 +63,11 @@ def model_of(solid: Solid, moving: bool = False, resolution: int = 32) -> tuple[
     given = scene(8, moving)
     field = HashFieldConfig(levels=2, features=2, log2_rows=8, base_resolution=4, finest_resolution=8, width=16)
     warp = WarpConfig(width=16, depth=2, skip=4, bands=2, code=4) if moving else None
-    march = MarchConfig(steps=256, occupancy=OccupancyConfig(resolution=resolution))
+    march = MarchConfig(steps=192, occupancy=OccupancyConfig(resolution=resolution))
     model = SceneModel(ModelConfig(field, march, warp), Geometry.of(given), generator=torch.Generator().manual_seed(0))
     model.field = solid
     rig = Rig.of(given)
-    photos = tuple(replace(photo, camera=photo.camera.scaled(6)) for photo in rig.photos)
+    photos = tuple(replace(photo, camera=photo.camera.scaled(4)) for photo in rig.photos)
     return model.eval().requires_grad_(False), replace(rig, photos=photos)
 
 

@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="module")
 def static(tmp_path_factory):
     """A ball of radius 0.6 about the middle, colours those of its normals, learned for a few seconds."""
-    return make_run(tmp_path_factory.mktemp("static"), False, 150)[0]
+    return make_run(tmp_path_factory.mktemp("static"), False, 160)[0]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_a_person_gets_a_mesh(static, tmp_path):
     read = o3d.io.read_triangle_mesh(str(tmp_path / "ball.ply"))
     radius = np.linalg.norm(np.asarray(read.vertices), axis=1)
     assert read.has_vertex_colors() and read.has_vertex_normals() and len(read.triangles) > 500
-    assert abs(np.median(radius) - 0.6) < 0.1
+    assert abs(np.median(radius) - 0.6) < 0.12
     # What the cameras' ring sees squarely has the colour of the direction that it faces.
     out = np.asarray(read.vertices) / radius[:, None]
     around = np.abs(out[:, 2] - 0.2) < 0.2

@@ -62,7 +62,7 @@ def test_a_mesh_lies_in_the_files_coordinates_with_its_normals_and_colours():
     assert made.step == pytest.approx(0.1)
     seen_by_some = out[:, 2] > -0.5  # all cameras are above; below, haze that nobody sees counts as full
     assert np.abs(radius - 1.0)[seen_by_some].max() < 0.02
-    assert 1.05 < radius[out[:, 2] < -0.9].mean() < 1 + 2 * SHARP * math.log(1 / HAZE) + 0.1
+    assert 1.04 < radius.max() < 1 + 2 * SHARP * math.log(1 / HAZE) + 0.1
     assert made.threshold == pytest.approx(LEVEL / 2)
     assert ((made.normals * out).sum(1) / radius).min() > 0.995
     # Light is gathered on the way in: half of it by the depth at which the density's integral is ln 2.
@@ -86,7 +86,7 @@ def test_the_level_is_found_where_light_ends_and_the_agreement_says_so():
 
 def test_crops_faces_and_pieces():
     moment, rig = scene("ring")
-    recipe = Recipe(resolution=40, threshold=LEVEL / 2, crop=box([0, -3, -3], [3, 3, 3]))
+    recipe = Recipe(resolution=28, threshold=LEVEL / 2, crop=box([0, -3, -3], [3, 3, 3]))
     half = sculpt(moment, rig, recipe)
     assert half.mesh.vertices[:, 0].min() >= MIDDLE[0] - 1e-6 and half.found == 1
     slice_ = replace(recipe, crop=box([-3, -0.2, -3], [3, 0.2, 3]))
