@@ -15,7 +15,7 @@ from nerf.rig import Photo, Rig
 from nerf.sculpt import Crop, World, rays_of, region
 from nerf.surface import MeshError
 
-PIXELS, BENT = 1 << 20, 1 << 17  # rays, over all photos; through a warp, which takes its time
+PIXELS, SLOW = 1 << 20, 1 << 17  # rays, over all photos; where they take their time
 SHARP = 4  # samples, at most, between where a quarter and three quarters of a ray's light have ended at one surface
 
 
@@ -54,7 +54,7 @@ def cloud(
     world = World(rig.transform)
     low, high = region(moment, world, crop)
     voxel = float((high - low).max()) / resolution
-    origins, directions = rays_of([photo.camera for photo in photos], PIXELS if moment.code is None else BENT)
+    origins, directions = rays_of([photo.camera for photo in photos], SLOW if moment.slow else PIXELS)
     parts: list[tuple[torch.Tensor, torch.Tensor]] = []
     for first in progress(range(0, len(origins), RAYS), "rays"):
         o, d = origins[first : first + RAYS], directions[first : first + RAYS]

@@ -48,6 +48,11 @@ class Moment:
         return geometry.box if isinstance(self.model.config.sampling, HierarchicalConfig) else geometry.space
 
     @property
+    def slow(self) -> bool:
+        """Whether rays take their time: through a warp, or a network that no grid spares anything."""
+        return self.code is not None or self.model.occupancy is None
+
+    @property
     def stride(self) -> float:
         """How far apart samples of a ray are at the scene's middle (scene units): what light tells apart."""
         model, space = self.model, self.space

@@ -24,7 +24,7 @@ from nerf.surface import Lattice, Mesh, MeshError, extract
 Crop = tuple[float, float, float, float, float, float]
 
 PROBES = 1 << 13  # rays from which the threshold is found
-RENDERED, BENT = 1 << 17, 1 << 15  # rays that a mesh is compared with; through a warp, which takes its time
+RENDERED, SLOW = 1 << 17, 1 << 15  # rays that a mesh is compared with; where rays take their time
 
 
 class World:
@@ -175,5 +175,5 @@ def _apart(moment: Moment, rig: Rig, mesh: Mesh, low: Tensor, high: Tensor, prog
         chosen = (ends.opacity > 0.5) & inside(origins, directions, ends, low, high)
         return (origins + directions * ends.median[:, None])[chosen]
 
-    rays = rays_of(cameras, RENDERED if moment.code is None else BENT, seed=1)
+    rays = rays_of(cameras, SLOW if moment.slow else RENDERED, seed=1)
     return agreement(mesh, cast, rays, cameras, rig.near)

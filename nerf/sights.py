@@ -16,6 +16,7 @@ from nerf.moment import Moment, Wrap, quiet
 from nerf.picture import render_image
 
 CAMERAS, LONGEST = 40, 256  # that look, and their pictures' longer side in pixels
+FEW, SMALL = 16, 64  # the same where no occupancy grid spares a big network anything
 BEHIND = 2.0  # samples behind what a camera sees, from which on a place is hidden from it
 
 
@@ -27,8 +28,9 @@ class Sights:
     """
 
     def __init__(self, moment: Moment, cameras: Sequence[Camera], progress: Wrap = quiet) -> None:
-        some = np.unique(np.linspace(0, len(cameras) - 1, CAMERAS).round().astype(int))
-        chosen = [sized(cameras[i], None, longest=LONGEST) for i in some]
+        count, longest = (FEW, SMALL) if moment.model.occupancy is None else (CAMERAS, LONGEST)
+        some = np.unique(np.linspace(0, len(cameras) - 1, count).round().astype(int))
+        chosen = [sized(cameras[i], None, longest=longest) for i in some]
         self.margin = BEHIND * moment.stride
         self.views: list[tuple[Camera, Tensor]] = []
         for camera in progress(chosen, "views"):

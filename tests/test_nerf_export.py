@@ -49,8 +49,8 @@ def few_rays(monkeypatch):
     from nerf import agreement, cloud, sculpt
 
     for module, name, value in (
-        (sculpt, "PROBES", 2000), (sculpt, "RENDERED", 2000), (sculpt, "BENT", 500), (agreement, "SAMPLES", 500),
-        (cloud, "PIXELS", 8000), (cloud, "BENT", 2000),
+        (sculpt, "PROBES", 2000), (sculpt, "RENDERED", 2000), (sculpt, "SLOW", 500), (agreement, "SAMPLES", 500),
+        (cloud, "PIXELS", 8000), (cloud, "SLOW", 2000),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
 

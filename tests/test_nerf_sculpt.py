@@ -13,6 +13,7 @@ from nerf import agreement as agreement_module
 from nerf import cloud as cloud_module
 from nerf import sculpt as sculpt_module
 from nerf.cloud import cloud
+from nerf.model import HierarchicalConfig
 from nerf.moment import Moment
 from nerf.paint import colors, normals
 from nerf.sculpt import Recipe, World, region, sculpt
@@ -31,6 +32,7 @@ MIDDLE = np.array([-2.0, 4.0, -0.5])  # of the scene, in the file
 def few_rays(monkeypatch):
     monkeypatch.setattr(sculpt_module, "PROBES", 1000)
     monkeypatch.setattr(sculpt_module, "RENDERED", 2000)
+    monkeypatch.setattr(sculpt_module, "SLOW", 500)
     monkeypatch.setattr(agreement_module, "SAMPLES", 500)
     monkeypatch.setattr(cloud_module, "PIXELS", 6000)
 
@@ -82,6 +84,17 @@ def test_the_level_is_found_where_light_ends_and_the_agreement_says_so():
     out = made.mesh.vertices - MIDDLE
     radius = np.linalg.norm(out, axis=1)[out[:, 2] > -0.5].mean() / 2
     assert radius == pytest.approx(radius_at(made.threshold * 2), abs=0.01)
+
+
+def test_a_hierarchical_models_mesh_is_the_same_ball():
+    moment, rig = scene()
+    model = moment.model
+    model.config = replace(model.config, sampling=HierarchicalConfig(32, 64))
+    model.coarse, model.occupancy = model.field, None
+    made = sculpt(moment, rig, Recipe(resolution=32, threshold=LEVEL / 2))
+    out = made.mesh.vertices - MIDDLE
+    assert np.abs(np.linalg.norm(out, axis=1) - 1.0)[out[:, 2] > -0.5].max() < 0.03
+    assert made.apart is not None and made.apart.off < 0.1
 
 
 def test_crops_faces_and_pieces():
