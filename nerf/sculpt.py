@@ -135,13 +135,13 @@ def sculpt(moment: Moment, rig: Rig, recipe: Recipe, progress: Wrap = quiet) -> 
     low, high = region(moment, world, recipe.crop)
     trained = [photo.camera for photo in rig.trained]
     if recipe.threshold is None:
-        threshold = find_threshold(moment, *rays_of(trained, PROBES), low, high, progress)
+        threshold = world.scale * find_threshold(moment, *rays_of(trained, PROBES), low, high, progress)
     else:
-        threshold = recipe.threshold / world.scale
+        threshold = recipe.threshold
     lattice = Lattice.over(low.tolist(), high.tolist(), recipe.resolution)
     sights = Sights(moment, trained, progress)
     mesh = extract(
-        moment.density,
+        lambda x: world.scale * moment.density(x),  # so that what is said of it is in the file's units
         lattice,
         threshold,
         moment.known,
@@ -153,7 +153,8 @@ def sculpt(moment: Moment, rig: Rig, recipe: Recipe, progress: Wrap = quiet) -> 
     hidden = sights.hidden(torch.from_numpy(mesh.vertices).float()).numpy()
     mesh, found = largest(mesh, recipe.pieces, hidden)
     if recipe.faces is not None:
-        mesh = decimate(mesh, recipe.faces)
+        for whole in progress([mesh], "fewer faces"):
+            mesh = decimate(whole, recipe.faces)
     points = torch.from_numpy(mesh.vertices).float()
     normal = normals(moment, points, lattice.step, torch.from_numpy(vertex_normals(mesh)).float())
     rgb = colors(moment, points, normal, torch.stack([camera.pose[:, 3] for camera in trained]), progress)
@@ -162,7 +163,7 @@ def sculpt(moment: Moment, rig: Rig, recipe: Recipe, progress: Wrap = quiet) -> 
         apart = Agreement(*(distance / world.scale for distance in apart))
     return Sculpture(
         Mesh(world.back(mesh.vertices), mesh.faces), normal.double().numpy(), rgb.double().numpy(),
-        threshold * world.scale, lattice.step / world.scale, found, apart,
+        threshold, lattice.step / world.scale, found, apart,
     )  # fmt: skip
 
 

@@ -114,7 +114,8 @@ def extract(
             values[0], told[0], filled = values[filled - 1], told[filled - 1], 1
     mesh = seam.mesh()
     if not len(mesh.faces):
-        raise MeshError(f"expected a density on both sides of {threshold:.4g}, found none above {highest:.4g}")
+        found = "none below" if highest > threshold else f"none above {highest:.4g}"
+        raise MeshError(f"--threshold: expected a density on both sides of {threshold:.4g}, found {found}")
     return Mesh(np.array(lattice.low) + lattice.step * mesh.vertices, mesh.faces)
 
 

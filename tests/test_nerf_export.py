@@ -239,3 +239,11 @@ def test_help_reads_as_a_page():
     assert done.returncode == 0
     for word in ("--threshold", "GLB is turned", "--components", "A mesh with colours"):
         assert word in done.stdout.replace("\n", " "), word
+
+
+@pytest.mark.parametrize(("module", "name"), [("open3d", "open3d"), ("skimage.measure", "scikit-image")])
+def test_what_is_missing_is_said_before_any_work(static, tmp_path, capsys, monkeypatch, module, name):
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(export, "load_model", lambda *_: pytest.fail("worked first"))
+    code, _, said = call(capsys, "--run", static, "--out", tmp_path / "a.ply")
+    assert code == 2 and f"{name} can't be imported" in said and "pip install -e '.[mesh]'" in said

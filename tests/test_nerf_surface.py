@@ -140,7 +140,7 @@ def test_lattices_are_cubes_that_cover_the_box():
     ("threshold", "message"),
     [
         (1e9, "both sides of 1e.09, found none above"),
-        (1e-30, "both sides"),
+        (1e-30, "both sides of 1e-30, found none below"),
         (0.0, "above 0, found 0"),
         (math.nan, "nan"),
     ],
