@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from data.camera import Camera
 from nerf.meshes import areas, open3d
@@ -17,9 +17,12 @@ SAMPLES = 50_000  # of the mesh
 CAMERAS = 16  # that look for them
 
 
-Cast = Callable[
-    [Float[torch.Tensor, "r 3"], Float[torch.Tensor, "r 3"]], Float[torch.Tensor, "p 3"]
-]  # rays -> where those that end do
+class Cast(NamedTuple):
+    """Where rays end, which of them do in the box that is looked at, and which before they reach it."""
+
+    points: Float[torch.Tensor, "r 3"]
+    ended: Bool[torch.Tensor, "r"]
+    blocked: Bool[torch.Tensor, "r"]
 
 
 class Agreement(NamedTuple):
@@ -38,7 +41,7 @@ class Agreement(NamedTuple):
 
 def agreement(
     mesh: Mesh,
-    cast: Cast,
+    cast: Callable[[torch.Tensor, torch.Tensor], Cast],
     rays: tuple[Float[torch.Tensor, "r 3"], Float[torch.Tensor, "r 3"]],
     cameras: Sequence[Camera],
     near: float,
@@ -46,17 +49,19 @@ def agreement(
 ) -> Agreement | None:
     """Compare a mesh with the surface that is rendered; None where no ray ends.
 
-    Of the mesh only what cameras see is compared: elsewhere no ray could have ended. What they see is also looked at by
-    rays of its own, so that its distance to the nearest end is not just the spacing of pixels.
+    Of the mesh only what cameras see is compared, and nothing stands before the box: elsewhere no ray could have ended.
+    What they see is also looked at by rays of its own, so that its distance to the nearest end is not just the spacing of
+    pixels.
 
     Args:
-        cast: where rays end.
+        cast: where rays end, by origins and directions.
         rays: origins and directions through random pixels of the cameras.
         near: distance from a camera up to which nothing is rendered.
     """
     from scipy.spatial import cKDTree
 
-    points = cast(*rays).double().numpy()
+    ends = cast(*rays)
+    points = ends.points[ends.ended].double().numpy()
     if not len(points):
         return None
     scene = open3d().t.geometry.RaycastingScene()
@@ -69,8 +74,11 @@ def agreement(
         return Agreement(off, off, 0.0)
     seen = torch.from_numpy(spread[by >= 0]).float()
     eyes = torch.stack([camera.pose[:, 3] for camera in some])[torch.from_numpy(by[by >= 0])]
-    aimed = cast(eyes, torch.nn.functional.normalize(seen - eyes, dim=-1)).double().numpy()
-    beyond = float(cKDTree(np.concatenate([points, aimed])).query(seen.numpy())[0].mean())
+    aimed = cast(eyes, torch.nn.functional.normalize(seen - eyes, dim=-1))
+    if aimed.blocked.all():
+        return Agreement(off, off, 0.0)
+    tree = cKDTree(np.concatenate([points, aimed.points[aimed.ended].double().numpy()]))
+    beyond = float(tree.query(seen[~aimed.blocked].numpy())[0].mean())
     return Agreement((off + beyond) / 2, off, beyond)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from data.camera import Camera
-from nerf.agreement import Agreement, agreement
+from nerf.agreement import Agreement, Cast, agreement
 from nerf.level import find_threshold
 from nerf.meshes import decimate, largest, vertex_normals
 from nerf.moment import Moment, Wrap, ends_of, inside, quiet
@@ -171,10 +171,10 @@ def _apart(moment: Moment, rig: Rig, mesh: Mesh, low: Tensor, high: Tensor, prog
     """The mesh against where rays end in the box, of held-out photos where there are any."""
     cameras = [photo.camera for photo in rig.photos if photo.held_out] or [photo.camera for photo in rig.trained]
 
-    def cast(origins: Tensor, directions: Tensor) -> Tensor:
+    def cast(origins: Tensor, directions: Tensor) -> Cast:
         ends = ends_of(moment, origins, directions, low, high, progress)
-        chosen = (ends.opacity > 0.5) & inside(origins, directions, ends, low, high)
-        return (origins + directions * ends.median[:, None])[chosen]
+        stopped, within = ends.opacity > 0.5, inside(origins, directions, ends, low, high)
+        return Cast(origins + directions * ends.median[:, None], stopped & within, stopped & ~within)
 
     rays = rays_of(cameras, SLOW if moment.slow else RENDERED, seed=1)
     return agreement(mesh, cast, rays, cameras, rig.near)

@@ -45,10 +45,10 @@ class Lattice(NamedTuple):
 
     @staticmethod
     def over(low: Sequence[float], high: Sequence[float], cells: int) -> Lattice:
-        """The lattice over a box with `cells` cells along its longest side, centred along the others."""
+        """The lattice in a box with `cells` cells along its longest side; along the others, as many as there is room for."""
         sides = [float(b) - float(a) for a, b in zip(low, high)]
         step = max(sides) / cells
-        counts = [max(1, math.ceil(side / step - 1e-6)) for side in sides]
+        counts = [max(1, math.floor(side / step + 1e-6)) for side in sides]
         first = [float(a) + (side - count * step) / 2 for a, side, count in zip(low, sides, counts)]
         return Lattice((first[0], first[1], first[2]), step, (counts[0] + 1, counts[1] + 1, counts[2] + 1))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from data.camera import Camera
-from nerf.agreement import agreement, sample, visible
+from nerf.agreement import Cast, agreement, sample, visible
 from nerf.meshes import areas, decimate, largest, linear, upright, vertex_normals, write_mesh, write_points
 from nerf.surface import Lattice, Mesh, MeshError, extract
 from siren.sdf_glb import read_glb
@@ -168,14 +168,15 @@ def test_a_camera_sees_the_side_of_a_ball_that_faces_it():
     assert (visible(scene_of(mesh), points, [aside], 0.5) < 0).all()
 
 
-def ball_of(radius: float):
-    """Where rays meet a ball about the middle, by its quadratic equation."""
+def ball_of(radius: float, below: float = -1.0):
+    """Where rays meet a ball about the middle, by its quadratic equation; something stands before what is `below`."""
 
     def cast(origins, directions):
         b = (origins * directions).sum(1)
         under = b * b - (origins.square().sum(1) - radius**2)
         hit = under > 0
-        return (origins + directions * (-b - under.clamp_min(0).sqrt())[:, None])[hit]
+        points = origins + directions * (-b - under.clamp_min(0).sqrt())[:, None]
+        return Cast(points, hit & (origins[:, 0] > 0), hit & (points[:, 2] < below))
 
     return cast
 
@@ -186,4 +187,9 @@ def test_the_distance_between_a_ball_and_a_rendered_one_a_little_larger_is_the_d
     assert found.off == pytest.approx(0.0203, rel=0.02)  # the mesh's triangles lie a little inside of their ball
     assert found.beyond == pytest.approx(0.0203, rel=0.05)
     assert found.chamfer == pytest.approx((found.off + found.beyond) / 2)
-    assert agreement(solid(cells=16), lambda o, d: o[:0], rays, CAMERAS, 0.5) is None
+    whole = solid(cells=64)
+    dented = Mesh(np.where(whole.vertices[:, 2:] < 0, 0.8 * whole.vertices, whole.vertices), whole.faces)
+    assert agreement(dented, ball_of(0.52), rays, CAMERAS, 0.5).beyond > 0.05
+    # What rays are kept from by something before it isn't held against the mesh.
+    assert agreement(dented, ball_of(0.52, 0.05), rays, CAMERAS, 0.5).beyond < 0.025
+    assert agreement(solid(cells=16), lambda o, d: Cast(o, o[:, 0] > 9, o[:, 0] > 9), rays, CAMERAS, 0.5) is None
