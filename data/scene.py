@@ -13,7 +13,7 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from data import blender, colmap, llff, nerfies
 from data.bounds import find_bounds, focus, move_poses
 from data.camera import Camera
 from data.errors import SceneError, mismatch
+from data.formats import find_reader
 from data.images import area_average, composite, plain_background, read_mask, read_pixels, to_uint8
 from data.motion import SurfaceMotion, read_motion
 from data.shots import Capture, Shot, fit_lens, read_covisible
@@ -111,7 +111,8 @@ class Scene:
 
 
 def load_scene(path: str | Path, downscale: int = 1, split_every: int = 8) -> Scene:
-    """Load a folder of posed photos: Blender, instant-ngp, nerfstudio, Nerfies, NR-NeRF, LLFF or COLMAP.
+    """Load a folder of posed photos: Blender, instant-ngp, nerfstudio, Nerfies, NR-NeRF, LLFF, COLMAP,
+    Polycam or Record3D.
 
     `downscale` divides the photos' width and height (by area averages; intrinsics follow). Where the files name no
     split, every `split_every`-th photo is held out, from the first; 0 holds out none. Raises SceneError, whose message
@@ -124,27 +125,10 @@ def load_scene(path: str | Path, downscale: int = 1, split_every: int = 8) -> Sc
         raise mismatch(path, "scene", "a folder", "a file" if path.exists() else "nothing")
     if downscale < 1:
         raise mismatch(path, "downscale", "a whole number from 1", downscale)
-    capture = _reader(path)(path, downscale, split_every)
+    capture = find_reader(path)(path, downscale, split_every)
     if all(s.test for s in capture.shots):
         raise mismatch(capture.source, "training split", "at least one photo", f"none of {len(capture.shots)}")
     return _assemble(capture, downscale)
-
-
-def _reader(path: Path) -> Callable[[Path, int, int], Capture]:
-    """The format's reader. A folder that holds several formats gets the first of this order."""
-    if nerfies.recognises(path):
-        return nerfies.read
-    if blender.recognises(path):
-        return blender.read
-    if (path / "precomputed.json").is_file():
-        return llff.read_nrnerf
-    if (path / "poses_bounds.npy").is_file():
-        return llff.read
-    if colmap.find_model(path) is not None:
-        return colmap.read
-    wanted = "transforms*.json, dataset.json with camera/, precomputed.json, poses_bounds.npy or sparse/0"
-    found = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "an empty folder"
-    raise mismatch(path, "format", wanted, found)
 
 
 def _assemble(capture: Capture, downscale: int) -> Scene:
@@ -206,11 +190,14 @@ def _up(poses: Tensor) -> Tensor:
 
 
 def _times(shots: Sequence[Shot]) -> list[float]:
-    """Each photo's place in the capture: its time, else its warp id, else its order; over all photos, in [0, 1]."""
+    """Each photo's place in the capture: its time, else its warp id (where they differ), else its order; in [0, 1]."""
+    warps = len({s.warp_id for s in shots}) > 1
     order = {id(s): i for i, s in enumerate(sorted(shots, key=lambda s: s.name))} if _one_folder(shots) else {}
     raw = []
     for i, s in enumerate(shots):
-        raw.append(s.time if s.time is not None else s.warp_id if s.warp_id is not None else order.get(id(s), i))
+        raw.append(
+            s.time if s.time is not None else s.warp_id if warps and s.warp_id is not None else order.get(id(s), i)
+        )
     low, high = min(raw), max(raw)
     return [(float(v) - low) / (high - low) if high > low else 0.0 for v in raw]
 
