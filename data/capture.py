@@ -42,8 +42,8 @@ class Options:
     out: tyro.conf.Positional[Path]
     """The scene's folder: new, or that of an earlier capture, which is replaced."""
     kind: Literal["auto", "still", "moving"] = "auto"
-    """Whether every photo is an instant of its own (a person) or all show the same (a thing). auto: moving for a film in which
-    something moves against the background."""
+    """Whether every photo is an instant of its own (a person) or all show the same (a thing). auto: films move, photos
+    don't."""
     frames: int = 90
     """Pick at most so many frames of a film."""
     size: int = 1920
@@ -88,8 +88,7 @@ def _write(options: Options, gathered: Gathered, solution: Solution, config: Sol
     photos = gathered.photos
     coarse = max(1.0, max(max(p.width, p.height) for p in photos) / config.longest)
     require(options.source, solution, photos, coarse)
-    auto = gathered.ordered and (solution.evidence.moves or options.masks is not None)
-    moving = options.kind == "moving" or (options.kind == "auto" and auto)
+    moving = options.kind == "moving" or (options.kind == "auto" and gathered.ordered)
     placed = place(solution, photos, moving, coarse)
     verdict = judge(options.source, solution, placed, photos, coarse)
     write_tree(scene, placed, photos, solution.lenses, moving)
@@ -99,13 +98,15 @@ def _write(options: Options, gathered: Gathered, solution: Solution, config: Sol
 
 
 def _clause(options: Options, solution: Solution, moving: bool) -> str:
-    """Why the scene is taken to move or not."""
+    """Why the scene is taken to move or not, and what would be better."""
+    taken = "taken as moving" if moving else "taken as still"
     if options.kind != "auto":
-        return f"taken as {options.kind}, as --kind says"
-    if options.masks is not None:
-        return "taken as " + ("moving, as there are --masks" if moving else "still: these are photos")
-    found = f"{solution.evidence.share:.0%} of what was matched moves against the background"
-    return f"{found}: taken as moving" if moving else "nothing moves against the background: taken as still"
+        return f"{taken}, as --kind says"
+    if not moving:
+        return f"{taken}: these are photos; --kind moving for someone who moved"
+    share = solution.evidence.share
+    found = f"{share:.0%} of what was matched moves against the background" if solution.evidence.moves else ""
+    return f"{found or 'a film'}: {taken}; --kind still for a thing that didn't"
 
 
 def _check(options: Options) -> None:

@@ -18,7 +18,7 @@ APART = 8  # frames between two of a pair: more, and looks differ as much as pla
 NEAREST = 4  # neighbours that a match must move like
 NEAR, LIKE = 0.06, 0.012  # of the diagonal: how far neighbours may be, and by how much their motions differ
 AGREE = 0.2  # of a motion's own length, which may differ in addition
-VOTES = 2  # pairs that must say that a feature moves
+VOTES = 1  # pairs, at least, that must say that a feature moves, and half of all that know it
 SPREAD = 0.035  # of the diagonal: how far a feature speaks for its surroundings
 LEAST = 6  # moving features that make a frame one in which something moves
 SHARE = 0.15  # of the frames: something moves in the film
@@ -56,9 +56,9 @@ def find_moving(job: Job) -> Evidence:
             raw, agreed = database.read_matches(a, b).astype(int), np.asarray(geometry.inlier_matches, dtype=int)
             _vote(votes, points, a, b, raw, agreed, _diagonal(job, images[a]))
     moving = {k: _spread(points[k], v, _diagonal(job, images[k])) for k, v in votes.items()}
-    seen = sum(int((v.sum(1) > 0).sum()) for v in votes.values())
+    known = {k: v.sum(1) > 0 for k, v in votes.items()}
     some = [int(m.sum()) >= LEAST for m in moving.values()]
-    share = sum(int(m.sum()) for m in moving.values()) / max(seen, 1)
+    share = sum(int((moving[k] & known[k]).sum()) for k in known) / max(sum(int(k.sum()) for k in known.values()), 1)
     return Evidence(moving, share, float(np.mean(some)) if some else 0.0)
 
 
@@ -110,7 +110,7 @@ def _together(start: np.ndarray, motion: np.ndarray, size: float) -> np.ndarray:
 
 def _spread(points: np.ndarray, votes: np.ndarray, size: float) -> np.ndarray:
     """Which features move: by their own votes, and by those around them."""
-    own = (votes[:, 0] >= VOTES) & (votes[:, 0] > votes[:, 1])
+    own = (votes[:, 0] >= VOTES) & (votes[:, 0] >= votes[:, 1])
     known = np.flatnonzero(votes.sum(1) > 0)
     if own.sum() < LEAST:
         return np.zeros(len(points), dtype=bool)
