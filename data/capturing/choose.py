@@ -101,7 +101,8 @@ def choose(watched: Watched, count: int, first: int, last: int) -> Choice:
     frames = np.arange(first, last)
     if len(frames) > count:
         # A frame that repeats the one before it says nothing new.
-        frames = frames[(watched.likeness[frames] < SAME) | (frames == first)]
+        same = (watched.likeness[frames] > SAME) & (watched.motion[frames] < 1 - SAME)
+        frames = frames[~same | (frames == first)]
     if len(frames) > count:
         moved = np.cumsum(np.minimum(watched.motion[frames], 0.1))
         along = np.linspace(0, 1, len(frames))
@@ -126,15 +127,15 @@ def _compare(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     window = np.outer(np.hanning(before.shape[0]), np.hanning(before.shape[1]))
     spectrum = np.fft.rfft2(before * window) * np.conj(np.fft.rfft2(after * window))
     peaks = np.fft.irfft2(spectrum / np.maximum(np.abs(spectrum), 1e-6), before.shape)
-    row, column = np.unravel_index(int(peaks.argmax()), peaks.shape)
+    row, column = divmod(int(peaks.argmax()), peaks.shape[1])
     still = _correlation(before, after, 0, 0)
-    down, right = (int(at) - side * (at > side // 2) for at, side in zip((row, column), before.shape))
+    down, right = (at - side * (at > side // 2) for at, side in zip((row, column), before.shape))
     if 2 * abs(down) >= before.shape[0] or 2 * abs(right) >= before.shape[1]:
         return 0.0, still
     shifted = _correlation(before, after, down, right)
     if shifted < still:
         return 0.0, still
-    exact = down + _between(peaks[:, column], int(row)), right + _between(peaks[row], int(column))
+    exact = down + _between(peaks[:, column], row), right + _between(peaks[row], column)
     return float(np.hypot(*exact) / np.hypot(*before.shape)), shifted
 
 

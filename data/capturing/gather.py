@@ -67,7 +67,7 @@ def _from_film(path: Path, name: str, into: Path, frames: int, longest: int) -> 
     film = films.open_film(path)
     expected = round(film.seconds * film.fps) or None
     looked = bar(films.read_frames(film, WATCHED, 1), "looking", "frame", expected)
-    watched = watch(looked, film.fps or 30.0)
+    watched = watch(iter(looked), film.fps or 30.0)
     total = len(watched.motion)
     first, last = longest_take(watched)
     said = [f"{name}: {total} frames of {film.width}x{film.height}, {total / watched.fps:.1f} s"]

@@ -33,7 +33,7 @@ def write_tree(folder: Path, placed: Placed, photos: Sequence[Photo], lenses: di
         photo = by_name[name]
         shutil.copyfile(photo.file, folder / "rgb" / "1x" / (name + photo.file.suffix))
         _json(folder / "camera" / f"{name}.json", camera_record(lenses[photo.lens], poses[name]))
-    test = written[FIRST::HELD_OUT]
+    test = written[FIRST:-1:HELD_OUT]
     train = [n for n in written if n not in set(test)]
     _json(
         folder / "dataset.json",
