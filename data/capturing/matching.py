@@ -89,8 +89,8 @@ def match(job: Job) -> None:
 
 
 def guess_focal(job: Job) -> None:
-    """Focal lengths that no file names, from what pairs of photos say together; a start, which mapping refines. What no
-    lens of a phone or camera has is not believed."""
+    """Focal lengths that no file names, from what all pairs of photos say together; mapping refines them. What no lens of a
+    phone or camera has is not believed."""
     if all(p.focal for p in job.photos):
         return
     draft = job.database.with_suffix(
@@ -108,8 +108,17 @@ def guess_focal(job: Job) -> None:
     with job.pycolmap.Database.open(draft) as calibrated, job.open() as database:
         for camera in calibrated.read_all_cameras():
             share = camera.mean_focal_length() / max(camera.width, camera.height)
-            if math.isfinite(share) and WIDE < share < NARROW and not camera.has_prior_focal_length:
-                database.update_camera(camera)
+            if math.isfinite(share) and WIDE < share < NARROW:
+                database.update_camera(camera)  # those that a file named it left alone
+
+
+def verify(job: Job) -> None:
+    """Find the geometry of every matched pair anew, after matches were taken out or focal lengths became known."""
+    with job.open() as database:
+        database.clear_two_view_geometries()
+    options = job.pycolmap.GeometricVerifierOptions()
+    options.num_threads = job.config.threads
+    job.pycolmap.geometric_verification(job.database, options, two_view_geometry_options=job.geometry())
 
 
 def counts(job: Job) -> tuple[dict[str, int], dict[str, int]]:

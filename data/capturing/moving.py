@@ -43,8 +43,11 @@ def find_moving(job: Job) -> Evidence:
     """Ask all pairs of frames that are close in time."""
     place = {p.file.name: i for i, p in enumerate(job.photos)}
     kind = job.pycolmap.TwoViewGeometryConfiguration
-    # Of a plane's geometry, all that stands before the plane breaks it, moving or not.
-    kinds = (int(kind.CALIBRATED), int(kind.UNCALIBRATED))
+    kinds = [int(k) for k in (kind.CALIBRATED, kind.UNCALIBRATED)]
+    with job.open() as database:
+        if all(c.has_prior_focal_length for c in database.read_all_cameras()):
+            # Where focal lengths are unknown, a plane's geometry is one that all before the plane breaks, moving or not.
+            kinds.append(int(kind.PLANAR_OR_PANORAMIC))
     with job.open() as database:
         images = {i.image_id: place[i.name] for i in database.read_all_images()}
         points = {key: database.read_keypoints(key)[:, :2].astype(np.float64) for key in images}
@@ -63,7 +66,7 @@ def find_moving(job: Job) -> Evidence:
 
 
 def forget(job: Job, evidence: Evidence) -> None:
-    """Take moving features out of all matches, and find the geometry of every pair anew."""
+    """Take moving features out of all matches."""
     with job.open() as database:
         for pair, matches in zip(*database.read_all_matches()):
             a, b = job.pycolmap.pair_id_to_image_pair(pair)
@@ -72,10 +75,6 @@ def forget(job: Job, evidence: Evidence) -> None:
                 continue
             database.delete_matches(a, b)
             database.write_matches(a, b, matches[still])
-        database.clear_two_view_geometries()
-    options = job.pycolmap.GeometricVerifierOptions()
-    options.num_threads = job.config.threads
-    job.pycolmap.geometric_verification(job.database, options, two_view_geometry_options=job.geometry())
 
 
 def _diagonal(job: Job, place: int) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 from data.camera import Camera
 from data.capturing.job import ATTEMPTS, Attempt, Job, SolveConfig, pycolmap_or_sentence
 from data.capturing.mapping import map_photos
-from data.capturing.matching import counts, find_features, guess_focal, match
+from data.capturing.matching import counts, find_features, guess_focal, match, verify
 from data.capturing.moving import Evidence, find_moving, forget
 from data.capturing.photos import Photo
 from data.shots import plain_lens
@@ -83,10 +83,8 @@ def solve(
             pycolmap.set_random_seed(config.seed)
             find_features(job)
             match(job)
-            evidence = find_moving(job) if ordered and masks is None else Evidence()
-            if evidence.moves:
-                forget(job, evidence)
             guess_focal(job)
+            evidence = _look_for_motion(job) if ordered and masks is None else Evidence()
         model = map_photos(job)
         found = _nothing() if model is None else _read(job, model)
         if len(found.poses) >= len(best.poses):
@@ -96,6 +94,16 @@ def solve(
         if len(best.poses) >= config.enough * len(photos):
             break
     return best
+
+
+def _look_for_motion(job: Job) -> Evidence:
+    """What moves in a film, taken out of its matches."""
+    verify(job)  # with a focal length, geometry is stricter
+    evidence = find_moving(job)
+    if evidence.moves:
+        forget(job, evidence)
+        verify(job)
+    return evidence
 
 
 def _nothing() -> Solution:
