@@ -22,7 +22,11 @@ from data.capturing.moving import Evidence, find_moving, forget
 from data.capturing.photos import Photo
 from data.shots import plain_lens
 
-_MODELS = {"SIMPLE_RADIAL": 1, "OPENCV": 2}  # how many focal lengths come first; then cx cy and our own coefficients
+_MODELS = {
+    "SIMPLE_RADIAL": 1,
+    "RADIAL": 1,
+    "OPENCV": 2,
+}  # how many focal lengths come first; then cx cy and our own coefficients
 
 
 @dataclass
