@@ -10,6 +10,7 @@ Nerfies tree is written with its own held-out photos, a report and a picture of 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -138,6 +139,7 @@ def _check(options: Options) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code: 0, 2 for what is no scene, 130 after Ctrl-C."""
     options = tyro.cli(Options, args=arguments, prog="python -m data.capture")
+    kept = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was begun is cleared away
     try:
         print(capture(options))
     except SceneError as error:
@@ -146,6 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; nothing was written", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, kept)
     print(
         f"{options.out}: a scene; see {options.out / 'capture.png'}, then: python -m nerf.train --scene {options.out}"
     )

@@ -26,7 +26,7 @@ class SolveConfig:
     """
 
     longest: int = 1280
-    features: int = 4096
+    features: int = 3000
     enough: float = 0.97
     threads: int = -1
     seed: int = 0

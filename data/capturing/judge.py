@@ -93,6 +93,10 @@ def advise(solution: Solution, photos: Sequence[Photo]) -> list[str]:
         advice.append(f"turn less quickly, or with more light: {blurred} of {len(photos)} photos are blurred")
     if features >= TEXTURE and matches < SHARED:
         advice.append("turn less quickly: too little of one photo is seen in the next")
+    if features >= TEXTURE and matches >= SHARED and len(solution.poses) < SHARE * len(photos):
+        advice.append(
+            "photos show the same, but from one place: move the camera sideways, around the subject, rather than turn it"
+        )
     if solution.evidence.share > 0.5:
         advice.append("most of what is seen moves: leave more of the room in the picture, or give --masks")
     return advice
