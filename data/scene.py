@@ -280,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m data.scene", description="Check a folder of posed photos, and draw where they were taken."
     )
-    parser.add_argument("path", help="a folder: Blender, instant-ngp, nerfstudio, Nerfies, NR-NeRF, LLFF or COLMAP")
+    parser.add_argument("path", help="a folder of posed photos, of any format that nerf.train reads")
     parser.add_argument("--downscale", type=int, default=1, metavar="K", help="divide width and height by K")
     parser.add_argument("--plot", metavar="FILE", help="write cameras, box and points as a picture (png, pdf, svg)")
     options = parser.parse_args(arguments)

@@ -108,9 +108,21 @@ def choose(watched: Watched, count: int, first: int, last: int) -> Choice:
         along = np.linspace(0, 1, len(frames))
         if moved[-1] > 0.05:
             along = TIME * along + (1 - TIME) * moved / moved[-1]
-        part = np.minimum((along * count / along[-1]).astype(int), count - 1)
-        frames = np.array([max(frames[part == p], key=lambda f: watched.sharpness[f]) for p in np.unique(part)])
+        frames = _sharpest(frames, along / along[-1], count, watched.sharpness)
     return Choice(frames.tolist(), blurred[frames].tolist())
+
+
+def _sharpest(frames: np.ndarray, along: np.ndarray, count: int, sharp: np.ndarray) -> np.ndarray:
+    """The sharpest frame of each equal part of the way `along`, in [0, 1]; as many parts as yield at most `count`, since where
+    the camera is quick, some hold no frame."""
+    best = frames[:0]
+    for parts in range(count, 2 * count, max(1, count // 30)):
+        part = np.minimum((along * parts).astype(int), parts - 1)
+        found = np.array([max(frames[part == p], key=lambda f: sharp[f]) for p in np.unique(part)])
+        if len(found) > count:
+            break
+        best = found
+    return best
 
 
 def _shrink(frame: np.ndarray) -> np.ndarray:

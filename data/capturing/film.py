@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from data.capturing.progress import bar
 from data.errors import mismatch
 
 FILMS = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".3gp", ".gif", ".mpg", ".mpeg", ".ts", ".mts")
@@ -78,7 +79,6 @@ def record(device: str, file: Path, seconds: float, longest: int) -> None:
     Raises SceneError where there is no such webcam, or it gives no pictures.
     """
     import imageio
-    from tqdm import tqdm
 
     from data.films import write_video
 
@@ -91,7 +91,7 @@ def record(device: str, file: Path, seconds: float, longest: int) -> None:
 
     def frames() -> Iterator[np.ndarray]:
         count = max(1, round(seconds * fps))
-        for _, frame in zip(tqdm(range(count), desc="filming", unit="frame", dynamic_ncols=True), camera):
+        for _, frame in zip(bar(range(count), "filming", "frame"), camera):
             step = -(-max(frame.shape[:2]) // longest)
             yield np.asarray(frame)[::step, ::step, :3]
 

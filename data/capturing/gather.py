@@ -10,8 +10,8 @@ from PIL import Image
 
 from data.capturing import film as films
 from data.capturing.choose import choose, find_cuts, longest_take, watch
-from data.capturing.job import bar
 from data.capturing.photos import WATCHED, Photo, take_photos
+from data.capturing.progress import bar
 from data.errors import CaptureError, mismatch
 from data.images import read_mask
 from data.shots import find_image, list_images

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from data.capturing.photos import Photo
 from data.errors import CaptureError
@@ -80,11 +78,6 @@ class Job:
     def open(self) -> Any:
         """The database, to be used in a `with`."""
         return self.pycolmap.Database.open(self.database)
-
-
-def bar(items: Iterable | None, text: str, unit: str, total: int | None = None) -> Any:
-    """A progress bar of the command's make."""
-    return tqdm(items, desc=text, unit=unit, total=total, dynamic_ncols=True, leave=False)
 
 
 def pycolmap_or_sentence() -> Any:

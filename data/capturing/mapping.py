@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from data.capturing.job import Job, bar
+from data.capturing.job import Job
+from data.capturing.progress import bar
 from data.capturing.refining import refine
 
 

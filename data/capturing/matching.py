@@ -8,7 +8,8 @@ from itertools import combinations
 
 import numpy as np
 
-from data.capturing.job import Job, bar
+from data.capturing.job import Job
+from data.capturing.progress import bar
 
 EVERY_PAIR = 60  # photos up to which a film's, too, are all matched with each other
 IN_ORDER = 200  # photos above which a folder's are taken to be in order

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data.capturing.choose import sharpness
+from data.capturing.progress import bar
 from data.errors import SceneError, mismatch
 from data.images import read_pixels
 from data.shots import list_images
@@ -60,7 +61,7 @@ def take_photos(folder: Path, into: Path, longest: int) -> list[Photo]:
     names = _names(files)
     lenses: dict[tuple, int] = {}
     photos, sharp = [], []
-    for place, (file, name) in enumerate(zip(files, names)):
+    for place, (file, name) in enumerate(bar(zip(files, names), "photos", "photo", len(files))):
         copy, size, focal, camera = _take(file, into / name, longest)
         lens = lenses.setdefault((size, focal and round(focal), camera), len(lenses))
         photos.append(Photo(name, file.name, copy, *size, focal, lens, place))
