@@ -22,7 +22,7 @@ TURNED = 0.01  # mean squared sine that right-hand axes must spread by before th
 TILT = np.cos(np.radians(45))  # what they tell must be so near to the mean up axis
 MISS = 1.5  # px at the size that features were found at: a background point's mean reprojection error
 LEAST = 3  # photos that a background point is seen in; and of a moving scene's photos, this share:
-LASTING = 0.05
+LASTING = 0.1
 CLOSE, FAR = 0.6, 1.25  # of the 1st and the 99th percentile of distances to points: near and far
 ARM = 0.12  # of the median distance to the background: where a person before it may begin
 
