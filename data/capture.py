@@ -133,14 +133,15 @@ def _check(options: Options) -> None:
         and (source.resolve() == out.resolve() or out.resolve() in source.resolve().parents)
     ):
         raise mismatch(out, "OUT", "a folder that doesn't hold the photos themselves", str(source))
-    pycolmap_or_sentence()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code: 0, 2 for what is no scene, 130 after Ctrl-C."""
     options = tyro.cli(Options, args=arguments, prog="python -m data.capture")
-    kept = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was begun is cleared away
+    kept = signal.getsignal(signal.SIGTERM)
     try:
+        pycolmap_or_sentence()  # takes the signal for a crash once it is loaded
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was begun is cleared away
         print(capture(options))
     except SceneError as error:
         print(f"error: {error}", file=sys.stderr)
