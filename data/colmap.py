@@ -1,5 +1,7 @@
 """COLMAP models, binary and text: `sparse/0` (or `sparse`, `colmap/sparse/0`, or the folder itself) with `images/`.
 
+Where mapping broke apart into several models, `sparse/0`, `sparse/1` ..., the one with the most photos is read.
+
 COLMAP's poses are rotations (as quaternions w x y z) and translations from world to camera in OpenCV axes; its pixel
 centres are at +0.5, as ours. Photos may lie in folders below `images/` or `images_<k>/` (reduced by k), masks in
 `masks/` under the photo's name with .png added or instead. Every `split_every`-th of the sorted names, from the first,
@@ -50,9 +52,29 @@ _SUPPORTED = ", ".join(name for name, *_, ours in _MODELS.values() if ours)
 
 
 def find_model(path: Path) -> Path | None:
-    """The folder below `path` that holds a model; None if there is none."""
-    folders = (path / "sparse" / "0", path / "sparse", path / "colmap" / "sparse" / "0", path)
-    return next((f for f in folders if any((f / f"cameras.{e}").is_file() for e in ("bin", "txt"))), None)
+    """The folder below `path` that holds a model, the one with the most photos of several; None if there is none."""
+    for sparse in (path / "sparse", path / "colmap" / "sparse"):
+        numbered = [f for f in (sparse.iterdir() if sparse.is_dir() else ()) if f.name.isdecimal() and _is_model(f)]
+        if numbered:
+            return max(numbered, key=lambda f: (_count(f), -int(f.name)))
+        if _is_model(sparse):
+            return sparse
+    return path if _is_model(path) else None
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / f"cameras.{e}").is_file() for e in ("bin", "txt"))
+
+
+def _count(model: Path) -> int:
+    """How many photos a model poses; 0 where its file can't be read, which reading it will say."""
+    try:
+        if (model / "cameras.bin").is_file():
+            with open(model / "images.bin", "rb") as file:
+                return int.from_bytes(file.read(8), "little")
+        return sum(bool(t) and not t.startswith("#") for t in (model / "images.txt").read_text().split("\n")[:-1]) // 2
+    except (OSError, UnicodeDecodeError):
+        return 0
 
 
 def read(path: Path, downscale: int = 1, split_every: int = 8) -> Capture:

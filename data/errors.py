@@ -15,3 +15,7 @@ def mismatch(file: Path | str, field: str, expected: str, found: object) -> Scen
     text = found if isinstance(found, str) else repr(found)
     text = " ".join(text.split())
     return SceneError(f"{file}: {field}: expected {expected}, found {text if len(text) <= 80 else text[:77] + '...'}")
+
+
+class CaptureError(SceneError):
+    """Photos or a film that no scene can be made of. One sentence that says why, and what would help."""

@@ -111,7 +111,8 @@ class Scene:
 
 
 def load_scene(path: str | Path, downscale: int = 1, split_every: int = 8) -> Scene:
-    """Load a folder of posed photos: Blender, instant-ngp, nerfstudio, Nerfies, NR-NeRF, LLFF or COLMAP.
+    """Load a folder of posed photos: Blender, instant-ngp, nerfstudio, Nerfies, NR-NeRF, LLFF, COLMAP,
+    Polycam or Record3D.
 
     `downscale` divides the photos' width and height (by area averages; intrinsics follow). Where the files name no
     split, every `split_every`-th photo is held out, from the first; 0 holds out none. Raises SceneError, whose message
@@ -195,11 +196,14 @@ def _up(poses: Tensor) -> Tensor:
 
 
 def _times(shots: Sequence[Shot]) -> list[float]:
-    """Each photo's place in the capture: its time, else its warp id, else its order; over all photos, in [0, 1]."""
+    """Each photo's place in the capture: its time, else its warp id (where they differ), else its order; in [0, 1]."""
+    warps = len({s.warp_id for s in shots}) > 1
     order = {id(s): i for i, s in enumerate(sorted(shots, key=lambda s: s.name))} if _one_folder(shots) else {}
     raw = []
     for i, s in enumerate(shots):
-        raw.append(s.time if s.time is not None else s.warp_id if s.warp_id is not None else order.get(id(s), i))
+        raw.append(
+            s.time if s.time is not None else s.warp_id if warps and s.warp_id is not None else order.get(id(s), i)
+        )
     low, high = min(raw), max(raw)
     return [(float(v) - low) / (high - low) if high > low else 0.0 for v in raw]
 
@@ -282,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m data.scene", description="Check a folder of posed photos, and draw where they were taken."
     )
-    parser.add_argument("path", help="a folder: Blender, instant-ngp, nerfstudio, Nerfies, NR-NeRF, LLFF or COLMAP")
+    parser.add_argument("path", help="a folder of posed photos, of any format that nerf.train reads")
     parser.add_argument("--downscale", type=int, default=1, metavar="K", help="divide width and height by K")
     parser.add_argument("--plot", metavar="FILE", help="write cameras, box and points as a picture (png, pdf, svg)")
     options = parser.parse_args(arguments)

@@ -40,7 +40,8 @@ class Options:
     """
 
     scene: Path
-    """Folder of posed photos: Blender, instant-ngp, nerfstudio, Nerfies, HyperNeRF, DyCheck, LLFF, NR-NeRF or COLMAP."""
+    """Folder of posed photos: Blender, instant-ngp, nerfstudio, Nerfies, HyperNeRF, DyCheck, LLFF, NR-NeRF, COLMAP, Polycam or
+    Record3D; python -m data.capture makes one of a film or of photos."""
     preset: Literal["auto", "instant", "nerf", "nerfies"] = "auto"
     """auto: instant, with a warp where the scene moves. nerf, nerfies: the papers' own (days on a CPU)."""
     budget: str | None = None

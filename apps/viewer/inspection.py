@@ -24,7 +24,16 @@ _SIDE, _PIXELS, _BYTES = (
 # One at a time: two scenes of photos may be more than the memory holds, and Python's list of warnings, like
 # matplotlib's fonts, is everybody's.
 _READING = threading.Lock()
-_POSES = ("transforms*.json", "dataset.json", "precomputed.json", "poses_bounds.npy", "cameras.bin", "cameras.txt")
+_POSES = (
+    "transforms*.json",
+    "dataset.json",
+    "precomputed.json",
+    "poses_bounds.npy",
+    "cameras.bin",
+    "cameras.txt",
+    "keyframes",
+    "metadata",
+)
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def _no_poses(root: Path) -> str | None:
     return (
         f"{root.name}: poses: expected a file that says where each photo was taken (transforms.json, poses_bounds.npy, "
         f"precomputed.json, dataset.json with camera/, or COLMAP's sparse/0), found {count} photos alone: find their "
-        "poses first with a structure-from-motion tool such as COLMAP"
+        "poses first with python -m data.capture PHOTOS OUT"
     )
 
 
