@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from data.errors import SceneError
-from data.files import write_atomically
+from data.files import file_stem, write_atomically
 from data.films import VideoError, write_png
 from data.scene import Scene, load_scene
 from nerf.cli import Options as TrainOptions
@@ -91,13 +91,18 @@ class Options:
     """A text whose table is replaced; None: none."""
 
 
+def _folder(options: Options, scene: Scene, name: str) -> Path:
+    """Of a variant's run."""
+    return options.runs / scene.path.name / re.sub(r"\W+", "-", name).strip("-")
+
+
 def run_variant(options: Options, scene: Scene, place: Path, name: str) -> dict[str, Any]:
     """Train and measure one variant, or read what it gave; its metrics."""
     plain = TrainOptions(
         place, options.preset, options.budget, options.steps, options.downscale, seed=options.seed, video=False
     )
     config = VARIANTS[name](configure(plain, scene, choose()[0]))
-    out = options.runs / scene.path.name / re.sub(r"\W+", "-", name).strip("-")
+    out = _folder(options, scene, name)
     told = to_json(config)
     if (out / METRICS).is_file() and (out / CONFIG).is_file() and (out / CONFIG).read_text() == told:
         return json.loads((out / METRICS).read_text())
@@ -134,10 +139,10 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
 def strip(options: Options, scene: Scene, rows: dict[str, dict[str, Any]]) -> np.ndarray:
     """The middle held-out view: the photo and every variant's rendering, each under its name."""
     view = next(iter(rows.values()))["views"]
-    file = re.sub(r"[^\w.-]+", "_", Path(view[len(view) // 2]["name"]).with_suffix("").as_posix()) + ".png"
+    file = f"{file_stem(view[len(view) // 2]['name'])}.png"
     tiles: list[tuple[str, Image.Image]] = []
     for name in rows:
-        sheet = Image.open(options.runs / scene.path.name / re.sub(r"\W+", "-", name).strip("-") / "evaluation" / file)
+        sheet = Image.open(_folder(options, scene, name) / "evaluation" / file)
         wide = sheet.width // 4  # photo, rendering, depth, error
         if not tiles:
             tiles.append(("photo", sheet.crop((0, 0, wide, sheet.height))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,11 +15,20 @@ from torch import Tensor
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that whoever reads `path`, even after a power cut, finds the old content or the new."""
     draft = path.with_name(path.name + ".tmp")
-    with open(draft, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    try:
+        with open(draft, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def file_stem(name: str) -> str:
+    """A photo's name, which may have folders and an ending, as that of a file made of it, without an ending."""
+    return re.sub(r"[^\w.-]+", "_", Path(name).with_suffix("").as_posix()).strip("._") or "photo"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import re
+import io
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image, TiffImagePlugin
 from torch import Tensor
 
 from data.camera import Camera
+from data.files import file_stem, write_atomically
 from data.films import write_png
 from nerf.model import SceneModel
 from nerf.picture import Picture, render_image
@@ -50,16 +50,14 @@ def write_depth(
     depth = z_depth(camera, picture, opacity)
     seen = (depth > 0).float()
     near, far = depth_range(depth.flatten(), seen.flatten(), (model.geometry.near, model.geometry.far))
-    path = folder / (re.sub(r"[^\w.-]+", "_", Path(photo.name).with_suffix("").as_posix()).strip("._") + ".tiff")
+    path = folder / f"{file_stem(photo.name)}.tiff"
     write_png(path.with_suffix(".png"), to_bytes(depth_colors(depth, seen, near, far)))
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[DESCRIPTION] = UNIT
-    draft = path.with_name(f".{path.name}.tmp")
+    data = io.BytesIO()
+    Image.fromarray((depth / scale).numpy().astype(np.float32)).save(data, "TIFF", tiffinfo=tags)
     try:
-        Image.fromarray((depth / scale).numpy().astype(np.float32)).save(draft, "TIFF", tiffinfo=tags)
-        os.replace(draft, path)
+        write_atomically(path, data.getvalue())
     except OSError as error:
         raise MeshError(f"{path}: expected a place that can be written, found: {error}") from None
-    finally:
-        draft.unlink(missing_ok=True)
     return path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -20,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.errors import SceneError
-from data.files import write_atomically
+from data.files import file_stem, write_atomically
 from data.films import VideoError, write_png
 from data.scene import Frame, Scene, load_scene
 from nerf.checkpoint import load_model, read_config
@@ -145,8 +144,7 @@ def _compare(picture: Picture, frame: Frame, scene: Scene, out: Path | None) -> 
         figures |= _covisible(picture.rgb, photo, seen if mask is None else seen & mask)
     row = {"name": frame.name, **{name: value for name, value in figures.items() if value is not None}}
     if out is not None:
-        file = re.sub(r"[^\w.-]+", "_", Path(frame.name).with_suffix("").as_posix()) + ".png"
-        write_png(out / file, _sheet(photo, picture, error, scene))
+        write_png(out / f"{file_stem(frame.name)}.png", _sheet(photo, picture, error, scene))
     return row
 
 

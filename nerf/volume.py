@@ -23,7 +23,7 @@ SURVEY = 8.0  # how much longer than their own length a survey's steps are
 class Rendered(NamedTuple):
     """A batch of rendered rays with the samples behind it; `coarse` is the coarse field's picture, where there is one.
 
-    `visited` counts the samples whose density was asked for, `elastic` names the samples that a warp's regulariser
+    `visited` counts the samples whose density was asked for, `regularised` names the samples that a warp's regulariser
     should look at and their weights (the coarse ones in a hierarchical model, as Nerfies does).
     """
 

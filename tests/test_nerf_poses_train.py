@@ -179,5 +179,5 @@ def test_perturbed_poses_are_found_again():
             assert found == pytest.approx((2.0, 0.02 * half), rel=0.1)  # of course
     # Measured: 0.13 degrees and 0.0040, a fifth of the perturbation at most; the mean error of a turn and a step that
     # nearly undo each other in the photo is the last to go.
-    assert found[0] < 0.3 and found[1] < 0.0075 * half, found
+    assert found[0] < 0.3 and found[1] < 0.005 * half, found
     assert figures[True] > figures[False] + 6, figures
