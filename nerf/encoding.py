@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nerf.kernels.backends import Ops, load
 from nerf.kernels.hash_encode import GridGeometry
+from nerf.kernels.warp import frequencies
 
 
 def window(bands: int, annealed: float | Tensor, like: Tensor) -> Float[Tensor, "k"]:
@@ -43,12 +44,10 @@ class Frequency(nn.Module):
 
     def forward(self, x: Float[Tensor, "p i"], annealed: float | None = None) -> Float[Tensor, "p o"]:
         """Encode x; `annealed` weights the bands by `window`, None leaves them all on."""
-        scale = self._scale(x)
-        phase = x[:, None, :] * scale[:, None]  # p L i
-        waves = torch.stack([torch.sin(phase), torch.cos(phase)], dim=2)  # p L 2 i
+        let_in = None
         if annealed is not None and annealed < self.bands:
-            waves = waves * window(self.bands, annealed, x)[:, None, None]
-        waves = waves.flatten(1)
+            let_in = window(self.bands, annealed, x)
+        waves = frequencies(x, let_in, self.bands)
         return torch.cat([x, waves], dim=-1) if self.include_input else waves
 
     def _scale(self, like: Tensor) -> Float[Tensor, "k"]:

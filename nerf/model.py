@@ -203,15 +203,21 @@ class SceneModel(nn.Module):
         return look if self.camera_codes is None else _beside(look, self.camera_codes(camera))
 
     def to_canonical(
-        self, x_world: Float[Tensor, "p 3"], code: Tensor | None, bands: float | None = None
+        self,
+        x_world: Float[Tensor, "p 3"],
+        code: Float[Tensor, "r k"] | None,
+        bands: float | None = None,
+        ray: Int[Tensor, "p"] | None = None,
     ) -> Float[Tensor, "p 3"]:
         """Undo the photo's deformation. A rigid scene, or a code of None, is canonical as it is.
 
-        bands: frequency bands that the warp has; None: those that training had last.
+        Args:
+            code: a row a point; a row a ray, where `ray` says which ray each point is of.
+            bands: frequency bands that the warp has; None: those that training had last.
         """
         if self.warp is None or code is None:
             return x_world
-        return self.warp(x_world, code, float(self.annealed) if bands is None else bands)
+        return self.warp(x_world, code, float(self.annealed) if bands is None else bands, ray)
 
     def ambient(
         self, x_world: Float[Tensor, "p 3"], code: Tensor | None, bands: float | None = None

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from data.camera import Camera
+from nerf.kernels.screw import screw
 from nerf.kernels.space import Space
-from nerf.warp import screw
 
 GRID, DEPTHS = 8, 8  # rays along each side of a photo, and places along each, that say what a motion does to it
 DAMPING = 0.1  # keeps motions that a photo hardly shows from being taken for large ones

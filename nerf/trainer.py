@@ -247,7 +247,7 @@ class Trainer:
     @property
     def _prune(self) -> bool:
         """A first look without gradients pays where it drops a third of the samples; tried anew every 16 steps."""
-        if self._settled and self.model.warp is None:
+        if self._settled and self.model.field.grid_field() is not None:
             return True  # it stops at the first surface, so it pays always
         return self._settled and (self.kept_share < 0.7 or self.step % 16 == 0)
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from nerf.field import HashField, NerfField
 from nerf.kernels.composite import Composited, ray_of_sample
-from nerf.kernels.frame import Course, GridField
+from nerf.kernels.frame import Course
 from nerf.kernels.shade import NearGradients, Shaded
+from nerf.kernels.warp import Warping
 from nerf.model import HierarchicalConfig, MarchConfig, SceneModel
 from nerf.rays import Rays
 from nerf.samples import Samples, importance, lengths, pack, stratified
@@ -52,11 +53,17 @@ def shade(
     """Ask the field at every sample and composite. A generator draws the density noise of NeRF's real scenes."""
     # The one kernel has no gradients to rays, which poses that are learned need.
     posed = rays.origins.requires_grad or rays.directions.requires_grad
-    plain = plain_field(model, rays) if field is model.field and not posed else None
-    if plain is not None and rays.appearance is None:
-        view, space = model.view(rays.directions, None), model.geometry.space
-        packed = samples.t, samples.dt, samples.offsets, samples.ray
-        return model.ops.shade(rays.origins, rays.directions, *packed, space, plain, view, background, model.near_scale)
+    plain = field.grid_field() if field is model.field and not posed else None
+    if plain is not None:
+        x, space = None, model.geometry.space
+        if bent(model, rays):
+            x = model.to_canonical(samples.points(rays.origins, rays.directions), rays.warp, bands, samples.ray)
+        view, packed = (
+            model.view(rays.directions, rays.appearance),
+            (samples.t, samples.dt, samples.offsets, samples.ray),
+        )
+        near = model.near_scale
+        return model.ops.shade(rays.origins, rays.directions, *packed, space, plain, view, background, near, x)
     x_world = samples.points(rays.origins, rays.directions)
     code = gather(rays.warp, samples)
     x = model.to_canonical(x_world, code, bands)
@@ -160,13 +167,12 @@ def sift(
     config, grid = model.config.sampling, model.occupancy
     assert isinstance(config, MarchConfig) and grid is not None
     faint = config.faint if faint is None else faint
-    plain = plain_field(model, rays)
+    plain = model.field.grid_field()
     if plain is not None:
         along = course(model, rays, occupied, coarsen, generator)
         values = None if generator is None else grid.values
-        looked = model.ops.look(
-            rays.origins, rays.directions, rays.near, rays.far, along, plain, config.stop, faint, values, grid.step
-        )
+        ends, warping = (rays.origins, rays.directions, rays.near, rays.far), warping_of(model, rays, bands)
+        looked = model.ops.look(*ends, along, plain, config.stop, faint, values, grid.step, warping)
         return Samples(looked.t, looked.dt, looked.offsets, looked.ray), looked.lit
     samples = march(model, rays, occupied, coarsen, generator)
     look = look_along(model, rays, samples, bands)
@@ -175,10 +181,19 @@ def sift(
     return samples.select(look.lit & (look.density * samples.dt > faint)), len(samples.t)
 
 
-def plain_field(model: SceneModel, rays: Rays) -> GridField | None:
-    """The field as the kernels without gradients take it, where they can: of a hash grid that nothing bends."""
-    bent = model.warp is not None and rays.warp is not None
-    return None if bent else model.field.grid_field()
+def bent(model: SceneModel, rays: Rays) -> bool:
+    """Whether rays' samples lie behind a warp."""
+    return model.warp is not None and rays.warp is not None
+
+
+def warping_of(model: SceneModel, rays: Rays, bands: float | None = None) -> Warping | None:
+    """The warp as the kernels without gradients take it; None: there is none.
+
+    bands: frequency bands that it has so far; None: those that training had last.
+    """
+    if model.warp is None or rays.warp is None:
+        return None
+    return Warping(model.warp.field(float(model.annealed) if bands is None else bands), rays.warp)
 
 
 class Look(NamedTuple):

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nerf.encoding import Frequency
+from nerf.encoding import Frequency, window
 from nerf.kernels.backends import Ops, load
 from nerf.kernels.frame import Motion
+from nerf.kernels.screw import screw_jet
 from nerf.kernels.space import Space
+from nerf.kernels.warp import WarpField, displacement, share
 from nerf.network import MLP
-from nerf.screw import screw, screw_jet
 from nerf.slicing import SliceConfig
 
 PART_WIDTH = 32  # of the network that shares places out among the rigid parts
@@ -91,15 +92,29 @@ class Warp(nn.Module):
         )
 
     def forward(
-        self, x_world: Float[Tensor, "p 3"], code: Float[Tensor, "p k"], bands: float | None = None
+        self,
+        x_world: Float[Tensor, "p 3"],
+        code: Float[Tensor, "r k"],
+        bands: float | None = None,
+        ray: Int[Tensor, "p"] | None = None,
     ) -> Float[Tensor, "p 3"]:
-        """Warp points; `bands` anneals the encoding from 0 to config.bands, None leaves it fully on."""
-        y = (x_world - self.center.to(x_world)) / self.space.half
-        if not self.config.fade:
-            return x_world + self._motion(y, code, bands) * self.space.half
-        inside = (y.detach().abs().amax(-1) < 1).nonzero().squeeze(1)
-        y = y[inside]
-        return x_world.index_add(0, inside, self._motion(y, code[inside], bands) * (self._share(y) * self.space.half))
+        """Warp points.
+
+        Args:
+            code: a row a point; a row a ray, where `ray` says which ray each point is of.
+            bands: anneals the encoding from 0 to config.bands; None leaves it fully on.
+        """
+        return self.network.ops.warp(x_world, code, ray, self.space, self.field(bands))
+
+    def field(self, bands: float | None = None) -> WarpField:
+        """The deformation as the kernels take it, with so many bands let in."""
+        config, network, shares = self.config, self.network, self.shares
+        let_in = window(config.bands, config.bands if bands is None else bands, self.center)
+        return WarpField(
+            list(network.weights), list(network.biases), network.skips,
+            [] if shares is None else list(shares.weights), [] if shares is None else list(shares.biases),
+            let_in, config.fade, config.kind == "se3",
+        )  # fmt: skip
 
     @property
     def bakes(self) -> bool:
@@ -134,23 +149,9 @@ class Warp(nn.Module):
         rows = torch.arange(len(points)) if where is None else where.flatten().nonzero().squeeze(1)
         for block in rows.split(BLOCK):
             here = points[block]
-            motion = self._motion(here, code.expand(len(here), -1), bands)
-            lattice[block] = motion * self._share(here) if self.config.fade else motion
+            motion = displacement(here, code.expand(len(here), -1), self.field(bands), self.network.ops.mlp)
+            lattice[block] = motion * share(here, self.config.fade) if self.config.fade else motion
         return Motion(lattice.view(size, size, size, 3))
-
-    def _share(self, y: Float[Tensor, "p 3"]) -> Float[Tensor, "p 1"]:
-        """How much of their motion points inside of a walled cube make."""
-        return ((1 - y.abs()) / self.config.fade).clamp(max=1).prod(-1, keepdim=True)
-
-    def _motion(self, y: Float[Tensor, "p 3"], code: Float[Tensor, "p k"], bands: float | None) -> Float[Tensor, "p 3"]:
-        """How far points move, in units of the cube's half side."""
-        encoded, parts = self.encoding(y, bands), self.config.parts
-        code, twists = code.split([code.shape[1] - 6 * parts, 6 * parts], dim=1)
-        out = self.network(torch.cat([encoded, code], dim=-1))
-        if self.shares is not None:
-            shares = torch.softmax(self.shares(encoded), dim=-1)
-            out = out + (shares[:, :, None] * twists.reshape(len(y), parts, 6)).sum(1)
-        return screw(y, out[:, :3], out[:, 3:]) - y if self.config.kind == "se3" else out
 
     def jacobian(
         self, x_world: Float[Tensor, "p 3"], code: Float[Tensor, "p k"], bands: float | None = None
@@ -166,14 +167,17 @@ class Warp(nn.Module):
         inside = (y.detach().abs().amax(-1) < 1).nonzero().squeeze(1)
         y = y[inside]
         motion, slopes = self._motion_jet(y, code[inside], bands)
-        share, pull = self._share(y), -y.sign() / (1 - y.abs())  # of a factor below 1: its derivative over itself
-        pull = torch.where(1 - y.abs() < self.config.fade, pull * share, 0.0)
-        return still.index_add(0, inside, slopes * share[:, :, None] + motion[:, :, None] * pull[:, None, :])
+        made, pull = (
+            share(y, self.config.fade),
+            -y.sign() / (1 - y.abs()),
+        )  # of a factor below 1: its derivative over itself
+        pull = torch.where(1 - y.abs() < self.config.fade, pull * made, 0.0)
+        return still.index_add(0, inside, slopes * made[:, :, None] + motion[:, :, None] * pull[:, None, :])
 
     def _motion_jet(
         self, y: Float[Tensor, "p 3"], code: Float[Tensor, "p k"], bands: float | None
     ) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "p 3 3"]]:
-        """`_motion`, and its derivatives by y."""
+        """`displacement`, and its derivatives by y."""
         encoded, parts = self.encoding(y, bands), self.config.parts
         code, twists = code.split([code.shape[1] - 6 * parts, 6 * parts], dim=1)
         slopes = self.encoding.slopes(encoded, 3)

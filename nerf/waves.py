@@ -11,7 +11,7 @@ from nerf.kernels.frame import Motion, Seen
 from nerf.model import MarchConfig, SceneModel
 from nerf.rays import Rays
 from nerf.samples import Samples
-from nerf.volume import course, gather, march, plain_field
+from nerf.volume import course, gather, march, warping_of
 
 WAVE = 24  # samples that every ray still under way is given at once
 FAINT = 1e-4  # share of a ray below which a sample's colour isn't asked for
@@ -32,14 +32,16 @@ def render_waves(
     """
     config, grid = model.config.sampling, model.occupancy
     assert isinstance(config, MarchConfig) and grid is not None
-    plain = plain_field(model, rays) if motion is None else model.field.grid_field()
+    plain = model.field.grid_field()
     if plain is None:
         seen = _bent(model, config, rays)
     else:
         along = course(model, rays, grid.occupied, float(grid.coarsen))
         view = model.view(rays.directions, rays.appearance)
-        ends = rays.origins, rays.directions, rays.near, rays.far
-        seen = model.ops.frame(*ends, along, plain, view, config.stop, FAINT, motion)
+        ends, warping = (rays.origins, rays.directions, rays.near, rays.far), None
+        if motion is None:
+            warping = warping_of(model, rays)
+        seen = model.ops.frame(*ends, along, plain, view, config.stop, FAINT, motion, warping)
     return seen if background is None else seen._replace(rgb=seen.rgb + (1 - seen.opacity)[:, None] * background)
 
 

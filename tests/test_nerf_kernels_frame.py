@@ -63,7 +63,7 @@ def loop(rays, course: Course, field: GridField, view, stop: float, faint: float
             density, dt = float(asked.density[i]), float(asked.dt[i])
             if light <= stop:
                 break
-            x, y, z = (max(0, min(int(c * RESOLUTION), RESOLUTION - 1)) for c in asked.x_unit[i].tolist())
+            x, y, z = (max(0, min(int(c * RESOLUTION), RESOLUTION - 1)) for c in asked.place[i].tolist())
             cell = (z * RESOLUTION + y) * RESOLUTION + x
             values[cell] = max(values[cell], density * 0.5)
             if density * dt > 0.01:

@@ -93,6 +93,26 @@ def test_cpu_is_the_reference(level, near, background, monkeypatch):
 
 @needs_cpu
 @pytest.mark.usefixtures("seed")
+@pytest.mark.parametrize("contract", [False, True])
+def test_points_and_views_get_gradients(level, contract, monkeypatch):
+    if multiplies_bfloat16():
+        for module in (shade, frame):
+            monkeypatch.setattr(module, "mlp", cpu.mlp)
+    field, space = make_field(), Space(SPACE.center, SPACE.half, contract)
+    for count in (0, 1, 90):
+        arguments = make(count, field)
+        x = (torch.randn(len(arguments[2]), 3) * (1.2 if contract else 0.5)).requires_grad_()
+        view, results = arguments[8].clone().requires_grad_(), []
+        for op in (shade.shade, cpu.shade):
+            found = op(*arguments[:6], space, field, view, None, 2.0, x)
+            results.append([*found.out, found.density, *torch.autograd.grad(found.out.rgb.square().sum(), [x, view])])
+        assert max(error(a, b) for a, b in zip(*results)) < (5e-3 if multiplies_bfloat16() else 1e-4), count
+    outside = ((x - torch.tensor(SPACE.center)).abs() > SPACE.half).any(1)
+    assert not contract or 0.2 < outside.float().mean() < 0.9
+
+
+@needs_cpu
+@pytest.mark.usefixtures("seed")
 def test_colour_alone_has_gradients_too(level):
     field = make_field()
     arguments = make(50, field)
@@ -108,9 +128,9 @@ def test_colour_alone_has_gradients_too(level):
 def test_wrong_arguments_are_named():
     field = make_field()
     a = make(6, field)
-    wanting = a[8].clone().requires_grad_()
+    wanting = a[0].clone().requires_grad_()
     for message, op in {
-        "gradients to the field alone": lambda: cpu.shade(*a[:8], wanting),
+        "gradients to the field, to view": lambda: cpu.shade(wanting, *a[1:]),
         "offsets that rise": lambda: cpu.shade(*a[:4], a[4].flip(0), *a[5:]),
         "samples' rays among 6": lambda: cpu.shade(*a[:5], a[5] + 6, *a[6:]),
         "don't follow one another": lambda: cpu.shade(*a[:8], torch.rand(6, 9)),

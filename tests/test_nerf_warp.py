@@ -13,7 +13,7 @@ from torch.autograd import gradcheck
 from nerf.kernels.backends import available, load
 from nerf.kernels.space import Space
 from nerf.warp import Codes, Warp, WarpConfig, reference_ops
-from tests.test_nerf_screw import screw_by_exponential
+from tests.test_nerf_kernels_screw import screw_by_exponential
 
 CENTER, HALF = (0.5, -1.0, 0.25), 2.0
 SUBJECT = Space(CENTER, HALF, True)

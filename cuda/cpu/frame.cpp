@@ -55,7 +55,7 @@ void sort_by_ray(Kept& kept, int64_t* counts, int64_t rays) {
 
 template <class F>
 void look(int threads, int64_t rays, const marching::Call& call, const Field& field, const mlp::Network<F>& network,
-          Limits limits, float* values, float value_scale, int64_t* offsets, int64_t* lit, Looked& found) {
+          const Bend<F>& by, Limits limits, float* values, float value_scale, int64_t* offsets, int64_t* lit, Looked& found) {
     found.per_task = rays_of_task(rays);
     found.tasks.resize((rays + found.per_task - 1) / found.per_task);
     std::vector<int64_t> counts(found.tasks.size());
@@ -65,11 +65,12 @@ void look(int threads, int64_t rays, const marching::Call& call, const Field& fi
         const int64_t first = task * found.per_task, end = std::min(rays, first + found.per_task);
         const auto see = [&](int i, double) {
             ++counts[task];
-            if (values) raise(values, cell_of(&wave.x[3 * i], call.resolution), wave.density[i] * value_scale);
+            const float* place = by.warp ? &wave.place[3 * i] : &wave.x[3 * i];
+            if (values) raise(values, cell_of(place, call.resolution), wave.density[i] * value_scale);
             if (!(wave.density[i] * wave.dt[i] > limits.faint)) return;
             kept.t.push_back(wave.t[i]), kept.dt.push_back(wave.dt[i]), kept.ray.push_back(wave.ray[i]);
         };
-        walk(call, field, network, limits.stop, first, end, wave, see, [] {});
+        walk(call, field, network, by, limits.stop, first, end, wave, see, [] {});
         sort_by_ray(kept, offsets + 1 + first, end - first);
     });
     offsets[0] = 0;
@@ -86,7 +87,7 @@ struct Colours {
 
 template <class F>
 void picture(int threads, int64_t rays, const marching::Call& call, const Field& field, const mlp::Network<F>& network,
-             const mlp::Network<F>& colour, const float* view, Limits limits, float* rgb, float* depth, float* opacity) {
+             const mlp::Network<F>& colour, const Bend<F>& by, const float* view, Limits limits, float* rgb, float* depth, float* opacity) {
     const int64_t per_task = rays_of_task(rays);
     const int geometry = network.layers.back().out, inputs = colour.layers.front().in, seen = inputs - geometry;
     threads::parallel_for(threads, (rays + per_task - 1) / per_task, [&](int64_t task) {
@@ -113,7 +114,7 @@ void picture(int threads, int64_t rays, const marching::Call& call, const Field&
             }
             c.inputs.clear(), c.t.clear(), c.weight.clear(), c.ray.clear();
         };
-        walk(call, field, network, limits.stop, first, end, wave, see, after);
+        walk(call, field, network, by, limits.stop, first, end, wave, see, after);
         for (int64_t r = first; r < end; ++r) {
             const auto& ray = sums[r - first];
             std::copy_n(ray.rgb, 3, rgb + 3 * r);
@@ -132,6 +133,16 @@ struct Layers {  // a network as the caller gives it
         return mlp::network<F>({depth, widths, nullptr, activation::relu, output_activation, 0}, weights, biases, false);
     }
 };
+
+// Calls fn with the deformation as `walk` takes it.
+template <class F, class Fn>
+void with_bend(const warping::Given& given, const float* codes, Fn&& fn) {
+    if (!given.depth) return fn(Bend<F>{nullptr, nullptr});
+    const auto network = given.network<F>(false);
+    const auto shares = given.shares<F>(false);
+    const warping::Warp<F> warp = {given.settings, network, shares.empty() ? nullptr : &shares[0]};
+    fn(Bend<F>{&warp, codes});
+}
 
 }  // namespace
 
@@ -152,16 +163,19 @@ struct Layers {  // a network as the caller gives it
     const Limits limits = {number(8), number(9)};                                                                     \
     const Layers layers = {depth, widths, weights, biases};
 
-// values: cells that lit samples raise, or null. offsets: rays + 1. lit: how many samples light reached. `found` is
-// for `nerf_look_take`.
-EXPORT const char* nerf_look(FRAME_ARGUMENTS, float* values, int64_t* offsets, int64_t* lit, void** found) {
-    FRAME_PARTS
+// The warp is `nerf_warp`'s, with a row of `codes` a ray; depth 0: none. values: cells that lit samples raise, where they
+// are before the warp, or null. offsets: rays + 1. lit: how many samples light reached. `found` is for `nerf_look_take`.
+EXPORT const char* nerf_look(FRAME_ARGUMENTS, WARP_ARGUMENTS, const float* codes, float* values, int64_t* offsets,
+                             int64_t* lit, void** found) {
+    FRAME_PARTS WARP_PARTS
     return mlp::with_format(format, [&](auto f) {
         using F = decltype(f);
         if constexpr (std::is_same_v<typename F::real, float>) {
             auto looked = std::make_unique<Looked>();
             const auto network = layers.network<F>(activation::none);
-            look(threads, rays, call, field, network, limits, values, number(10), offsets, lit, *looked);
+            with_bend<F>(warp_given, codes, [&](const Bend<F>& by) {
+                look(threads, rays, call, field, network, by, limits, values, number(10), offsets, lit, *looked);
+            });
             *found = looked.release();
         }
     });
@@ -184,13 +198,13 @@ EXPORT const char* nerf_look_take(int threads, void* found, float* t, float* dt,
     });
 }
 
-// lattice: size^3 displacements, size at least 2; or null. The colour network's inputs are the density network's outputs
+// lattice: size^3 displacements, size at least 2; or null, as it is where there is a warp. The colour network's inputs are the density network's outputs
 // and then the ray's row of `view`.
-EXPORT const char* nerf_frame(FRAME_ARGUMENTS, const float* lattice, int size, int colour_depth,
+EXPORT const char* nerf_frame(FRAME_ARGUMENTS, WARP_ARGUMENTS, const float* codes, const float* lattice, int size, int colour_depth,
                               const int32_t* colour_widths, const void* const* colour_weights,
                               const void* const* colour_biases, const float* view, float* rgb, float* ray_depth,
                               float* opacity) {
-    FRAME_PARTS
+    FRAME_PARTS WARP_PARTS
     field.motion = {lattice, size};
     return mlp::with_format(format, [&](auto f) {
         using F = decltype(f);
@@ -198,7 +212,9 @@ EXPORT const char* nerf_frame(FRAME_ARGUMENTS, const float* lattice, int size, i
             const auto network = layers.network<F>(activation::none);
             const Layers given = {colour_depth, colour_widths, colour_weights, colour_biases};
             const auto colour = given.network<F>(activation::sigmoid);
-            picture(threads, rays, call, field, network, colour, view, limits, rgb, ray_depth, opacity);
+            with_bend<F>(warp_given, codes, [&](const Bend<F>& by) {
+                picture(threads, rays, call, field, network, colour, by, view, limits, rgb, ray_depth, opacity);
+            });
         }
     });
 }

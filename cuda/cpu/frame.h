@@ -9,6 +9,7 @@
 #include "hash_cells.h"
 #include "march.h"
 #include "mlp_driver.h"
+#include "warp.h"
 
 namespace frame {
 
@@ -44,6 +45,7 @@ struct Wave {
     std::vector<int> ray;                 // of the task
     std::vector<float> t, dt;
     std::vector<float> x;                 // unit cube, [sample][3]
+    std::vector<float> place, moved;      // behind a warp: the unit cube before it, and how far points move, [sample][3]
     std::vector<float> encoded, features; // [sample][width]
     std::vector<float> density, absorbs, passes;
     int width = 0;  // features of the density network
@@ -55,7 +57,8 @@ struct Wave {
         };
         fit(ray, n);
         for (auto* array : {&t, &dt, &density, &absorbs, &passes}) fit(*array, n);
-        fit(x, 3 * n), fit(encoded, n * encoded_width), fit(features, n * width);
+        fit(x, 3 * n), fit(place, 3 * n), fit(moved, 3 * n);
+        fit(encoded, n * encoded_width), fit(features, n * width);
     }
 };
 
@@ -84,12 +87,14 @@ inline void move(const Motion& motion, float* y) {
     for (int a = 0; a < 3; ++a) y[a] += left[a] * low[0] + right[a + 1] * high[0];
 }
 
-inline void to_unit(const marching::Space& space, const float* origin, const float* direction, float t, float* unit,
-                    const Motion& motion = {}) {
+// The point at t of a ray in units of the space's cube, which is [-1, 1]^3.
+inline void in_cube(const marching::Space& space, const float* origin, const float* direction, float t, float* y) {
     const float scale = 1 / space.half;
-    float y[3], norm = 1;
     for (int a = 0; a < 3; ++a) y[a] = (origin[a] + direction[a] * t - space.center[a]) * scale;
-    if (motion.lattice) move(motion, y);
+}
+
+inline void unit_of(const marching::Space& space, const float* y, float* unit) {
+    float norm = 1;
     if (!space.contract) {
         for (int a = 0; a < 3; ++a) unit[a] = y[a] * 0.5f + 0.5f;
         return;
@@ -98,6 +103,21 @@ inline void to_unit(const marching::Space& space, const float* origin, const flo
     const float inverse = 1 / norm, shrink = (2 - inverse) * inverse * 0.25f;
     for (int a = 0; a < 3; ++a) unit[a] = y[a] * shrink + 0.5f;
 }
+
+inline void to_unit(const marching::Space& space, const float* origin, const float* direction, float t, float* unit,
+                    const Motion& motion = {}) {
+    float y[3];
+    in_cube(space, origin, direction, t, y);
+    if (motion.lattice) move(motion, y);
+    unit_of(space, y, unit);
+}
+
+// A deformation before the field, and each ray's code; warp null: none.
+template <class F>
+struct Bend {
+    const warping::Warp<F>* warp;
+    const float* codes;
+};
 
 // Density and the other features of a wave's samples, and what they absorb and let pass.
 template <class F>
@@ -134,11 +154,25 @@ struct Going {
     double light = 1;
 };
 
+// Takes a wave's points, in cube units in wave.x, through the deformation and on to the unit cube.
+template <class F>
+void bend(const marching::Space& space, const Bend<F>& by, int64_t first, Wave& wave, int count) {
+    const int width = by.warp->settings.code;
+    const auto code_of = [&](int64_t i) { return by.codes + (first + wave.ray[i]) * width; };
+    warping::displace(*by.warp, count, wave.x.data(), code_of, wave.moved.data());
+    for (int i = 0; i < count; ++i) {
+        float y[3];
+        for (int a = 0; a < 3; ++a) y[a] = wave.x[3 * i + a] + wave.moved[3 * i + a];
+        unit_of(space, &wave.x[3 * i], &wave.place[3 * i]);
+        unit_of(space, y, &wave.x[3 * i]);
+    }
+}
+
 // Marches rays [first, end) and calls see(index in the wave, light before it) for every sample that light reaches, ray by
 // ray within a wave, then after() once a wave.
 template <class F, class See, class After>
-void walk(const marching::Call& rays, const Field& field, const mlp::Network<F>& network, float stop, int64_t first,
-          int64_t end, Wave& wave, See&& see, After&& after) {
+void walk(const marching::Call& rays, const Field& field, const mlp::Network<F>& network, const Bend<F>& by, float stop,
+          int64_t first, int64_t end, Wave& wave, See&& see, After&& after) {
     marching::Samples marched;
     std::vector<Going> going;
     for (int64_t r = first; r < end; ++r)
@@ -160,9 +194,13 @@ void walk(const marching::Call& rays, const Field& field, const mlp::Network<F>&
             const float *origin = rays.origins + index * 3, *direction = rays.directions + index * 3;
             for (int64_t i = ray.next; i < std::min(ray.end, ray.next + each); ++i, ++count) {
                 wave.ray[count] = ray.ray, wave.t[count] = marched.t[i], wave.dt[count] = marched.dt[i];
-                to_unit(rays.space, origin, direction, marched.t[i], &wave.x[3 * count], field.motion);
+                if (by.warp)
+                    in_cube(rays.space, origin, direction, marched.t[i], &wave.x[3 * count]);
+                else
+                    to_unit(rays.space, origin, direction, marched.t[i], &wave.x[3 * count], field.motion);
             }
         }
+        if (by.warp) bend(rays.space, by, first, wave, count);
         ask(field, network, wave, count);
         int at = 0;
         size_t left = 0;

@@ -10,6 +10,23 @@ namespace mlp {
 
 enum Format { float32, bfloat16, float64 };  // nerf.kernels.cpu passes these
 
+// Hands the network's gradients, number `at` of which is total(at), to the arrays of the caller's shapes.
+template <class F, class Total>
+void give_gradients(int threads, const Network<F>& net, typename F::real* const* grad_weights,
+                    typename F::real* const* grad_biases, Total&& total) {
+    using real = typename F::real;
+    threads::parallel_for(threads, net.depth, [&](int64_t l) {
+        const auto& y = net.layers[l];
+        const int64_t again_pad = net.layers[0].in_pad;
+        for (int n = 0; n < y.out; ++n) {
+            real* row = grad_weights[l] + n * (y.in + y.more);
+            for (int k = 0; k < y.in; ++k) row[k] = total(y.gradient + static_cast<int64_t>(n) * y.in_pad + k);
+            for (int k = 0; k < y.more; ++k) row[y.in + k] = total(y.more_gradient + n * again_pad + k);
+            if (net.biased) grad_biases[l][n] = total(net.gradients + y.bias + n);
+        }
+    });
+}
+
 // Calls task(accumulator, first block, end of blocks, sums) for accumulators that follow from the call alone, each filled
 // in order by one thread, and adds them in order: the same bits for any number of threads. `sums` holds `extra` numbers
 // of the caller's after the network's gradients; their totals go to `extras`.
@@ -31,17 +48,7 @@ void reduce_gradients(int threads, const Network<F>& net, int64_t blocks, typena
         return sum;
     };
     for (int i = 0; i < extra; ++i) extras[i] = total(numbers + i);
-    if (!numbers) return;
-    threads::parallel_for(threads, net.depth, [&](int64_t l) {
-        const auto& y = net.layers[l];
-        const int64_t again_pad = net.layers[0].in_pad;
-        for (int n = 0; n < y.out; ++n) {
-            real* row = grad_weights[l] + n * (y.in + y.more);
-            for (int k = 0; k < y.in; ++k) row[k] = total(y.gradient + static_cast<int64_t>(n) * y.in_pad + k);
-            for (int k = 0; k < y.more; ++k) row[y.in + k] = total(y.more_gradient + n * again_pad + k);
-            if (net.biased) grad_biases[l][n] = total(net.gradients + y.bias + n);
-        }
-    });
+    if (numbers) give_gradients(threads, net, grad_weights, grad_biases, total);
 }
 
 // Rows of a block: as many as keep its buffers within a part of L2, but enough to pay for reading the weights. Products of

@@ -29,6 +29,46 @@ EXPORT const char* nerf_unit_points(int threads, int64_t samples, const float* o
     });
 }
 
+// Points of the world in the unit cube. numbers: as above.
+EXPORT const char* nerf_to_unit(int threads, int64_t samples, const float* x_world, int contract, const double* numbers,
+                                float* x) {
+    return guarded([&] {
+        const auto number = [&](int i) { return static_cast<float>(numbers[i]); };
+        const marching::Space space = {{number(0), number(1), number(2)}, number(3), contract != 0};
+        for_samples(threads, samples, [&](int64_t i) {
+            float y[3];
+            for (int a = 0; a < 3; ++a) y[a] = (x_world[3 * i + a] - space.center[a]) / space.half;
+            frame::unit_of(space, y, x + 3 * i);
+        });
+    });
+}
+
+// The gradients of points of the world, from those of the unit cube: u = y s(n) + 1/2 with n = max(1, |y|_inf) and
+// s(n) = (2 - 1/n) / (4 n), where the space is contracted.
+EXPORT const char* nerf_to_unit_gradient(int threads, int64_t samples, const float* x_world, int contract,
+                                         const double* numbers, const float* to_unit, float* to_world) {
+    return guarded([&] {
+        const auto number = [&](int i) { return static_cast<float>(numbers[i]); };
+        const float center[3] = {number(0), number(1), number(2)}, inverse_half = 1 / number(3);
+        for_samples(threads, samples, [&](int64_t i) {
+            const float* g = to_unit + 3 * i;
+            float y[3], *to = to_world + 3 * i;
+            int longest = 0;
+            for (int a = 0; a < 3; ++a) {
+                y[a] = (x_world[3 * i + a] - center[a]) * inverse_half;
+                if (std::abs(y[a]) > std::abs(y[longest])) longest = a;
+            }
+            const float norm = contract ? std::max(1.f, std::abs(y[longest])) : 1.f, inverse = 1 / norm;
+            const float shrink = contract ? (2 - inverse) * inverse * 0.25f : 0.5f;
+            for (int a = 0; a < 3; ++a) to[a] = g[a] * shrink * inverse_half;
+            if (norm == 1) return;
+            const float slope = (inverse - 1) * inverse * inverse * 0.5f;  // ds/dn
+            const float along = (g[0] * y[0] + g[1] * y[1] + g[2] * y[2]) * slope * inverse_half;
+            to[longest] += y[longest] > 0 ? along : -along;
+        });
+    });
+}
+
 // density = scale exp(raw + bias), and the colour network's inputs: all features, then the ray's row of `view`.
 EXPORT const char* nerf_color_inputs(int threads, int64_t samples, const int64_t* ray, int features, const float* given,
                                      int seen, const float* view, double bias, double scale, float* density,
@@ -87,6 +127,21 @@ EXPORT const char* nerf_feature_gradient(int threads, int64_t samples, int featu
                     std::copy_n(to_inputs + (i + j) * (features + seen), features, to);
                     to[0] += to_density[i + j] * raw[j];
                 }
+            }
+        });
+    });
+}
+
+// What each ray's row of `view` gets: the sum over its samples.
+EXPORT const char* nerf_view_gradient(int threads, int64_t rays, const int64_t* offsets, int features, int seen,
+                                      const float* to_inputs, float* to_view) {
+    return guarded([&] {
+        threads::parallel_for(threads, (rays + 255) / 256, [&](int64_t task) {
+            for (int64_t r = task * 256; r < std::min(rays, (task + 1) * 256); ++r) {
+                float* to = to_view + r * seen;
+                std::fill_n(to, seen, 0.f);
+                for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i)
+                    for (int k = 0; k < seen; ++k) to[k] += to_inputs[i * (features + seen) + features + k];
             }
         });
     });

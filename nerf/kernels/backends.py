@@ -28,6 +28,7 @@ class Ops:
     look: Callable
     frame: Callable
     shade: Callable
+    warp: Callable
     adam: Callable
 
 
@@ -61,14 +62,14 @@ def choose(name: str = "auto") -> tuple[str, str]:
 @cache
 def load(name: str) -> Ops:
     """The ops of the backend called `name`; a `BackendError` where it can't be had."""
-    from nerf.kernels import adam, composite, cpu, frame, hash_encode, march, mlp, mlp_jet, shade
+    from nerf.kernels import adam, composite, cpu, frame, hash_encode, march, mlp, mlp_jet, shade, warp
 
     if choose(name)[0] == "cpu":
         return Ops(
             "cpu", cpu.hash_encode, cpu.mlp, cpu.mlp_jet, cpu.mlp_squared_error,
-            cpu.composite, cpu.transmittance, cpu.march, cpu.look, cpu.frame, cpu.shade, cpu.adam,
+            cpu.composite, cpu.transmittance, cpu.march, cpu.look, cpu.frame, cpu.shade, cpu.warp, cpu.adam,
         )  # fmt: skip
     return Ops(
         "reference", hash_encode.hash_encode, mlp.mlp, mlp_jet.mlp_jet, mlp.mlp_squared_error,
-        composite.composite, composite.transmittance, march.march, frame.look, frame.frame, shade.shade, adam.adam,
+        composite.composite, composite.transmittance, march.march, frame.look, frame.frame, shade.shade, warp.warp, adam.adam,
     )  # fmt: skip

@@ -31,6 +31,7 @@ from nerf.kernels.cpu_library import (
 )
 from nerf.kernels.cpu_mlp import mlp, mlp_jet, mlp_squared_error
 from nerf.kernels.cpu_shade import shade
+from nerf.kernels.cpu_warp import warp
 from nerf.kernels.frame import Course
 from nerf.kernels.hash_encode import GridGeometry
 from nerf.kernels.march import Marched
@@ -38,7 +39,7 @@ from nerf.kernels.space import Space
 
 __all__ = [
     "KernelError", "adam", "composite", "frame", "hash_encode", "level", "look", "march", "mlp", "mlp_jet", "mlp_squared_error",
-    "shade", "transmittance", "why_not",
+    "shade", "transmittance", "warp", "why_not",
 ]  # fmt: skip
 
 

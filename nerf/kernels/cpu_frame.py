@@ -10,7 +10,9 @@ from torch import Tensor
 
 from nerf.kernels.cpu_library import call, grid_arguments, march_arguments
 from nerf.kernels.cpu_mlp import addresses, network_arguments
+from nerf.kernels.cpu_warp import warp_arguments
 from nerf.kernels.frame import Course, GridField, Looked, Motion, Seen
+from nerf.kernels.warp import Warping
 
 
 def _arguments(
@@ -56,16 +58,19 @@ def look(
     faint: float,
     values: Float[Tensor, "n3"] | None = None,
     value_scale: float = 1.0,
+    warping: Warping | None = None,
 ) -> Looked:
     """`nerf.kernels.frame.look`. Samples behind `stop` are not asked for."""
     rays = (origins, directions, near, far)
     arguments, alive = _arguments("look", rays, course, field, (stop, faint, value_scale))
     if values is not None and (values.shape != (course.resolution**3,) or not values.is_contiguous()):
         raise ValueError(f"look: expected values of a flat grid of {course.resolution}^3, found {tuple(values.shape)}")
+    warp, prepared = warp_arguments("look", warping, len(near))
     offsets, lit = torch.empty(len(near) + 1, dtype=torch.int64), ctypes.c_int64()
     found = ctypes.c_void_p()
-    call("nerf_look", len(near), *arguments, values, offsets, ctypes.addressof(lit), ctypes.addressof(found))
-    del alive
+    ends = (values, offsets, ctypes.addressof(lit), ctypes.addressof(found))
+    call("nerf_look", len(near), *arguments, *warp, *ends)
+    del alive, prepared
     t = dt = ray = None
     try:
         t, dt = torch.empty(2, int(offsets[-1])).unbind()
@@ -87,6 +92,7 @@ def frame(
     stop: float,
     faint: float,
     motion: Motion | None = None,
+    warping: Warping | None = None,
 ) -> Seen:
     """`nerf.kernels.frame.frame`, in waves: samples behind `stop` are not asked for."""
     rays = (origins, directions, near, far)
@@ -104,6 +110,9 @@ def frame(
         raise ValueError(f"frame: expected a colour network of 3 outputs, found {len(field.color_weights[-1])}")
     color = (depth, widths, addresses(parameters[:depth]), addresses(parameters[depth:]))
     seen = Seen(view.new_empty(len(near), 3), view.new_empty(len(near)), view.new_empty(len(near)))
-    call("nerf_frame", len(near), *arguments, *_motion_arguments(motion), *color, view.contiguous(), *seen)
-    del alive
+    if motion is not None and warping is not None:
+        raise ValueError("frame: expected a motion or a warping, found both")
+    warp, prepared = warp_arguments("frame", warping, len(near))
+    call("nerf_frame", len(near), *arguments, *warp, *_motion_arguments(motion), *color, view.contiguous(), *seen)
+    del alive, prepared
     return seen

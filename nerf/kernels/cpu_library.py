@@ -18,7 +18,7 @@ from nerf.kernels.frame import Course
 from nerf.kernels.hash_encode import GridGeometry
 from nerf.kernels.march import distance_to_steps
 
-INTERFACE = 6  # nerf_cpu_interface in cuda/cpu/module.cpp; both change with what functions there are and what they take
+INTERFACE = 7  # nerf_cpu_interface in cuda/cpu/module.cpp; both change with what functions there are and what they take
 LEVELS = ("generic", "v2", "v3", "v4", "v4bf16", "amx")  # each runs what the ones before it run
 
 
@@ -41,6 +41,9 @@ _RAYS = "illpppppp"  # threads, rays, background's rows, offsets, density, rgb, 
 # The march: threads, rays, origins, directions, first step, steps, occupied, dilated, resolution, contract, numbers; the
 # grid: levels, features, resolutions, dense, first rows, table; the network: format, depth, widths, weights, biases.
 _FRAME = "ilppppppiip" + "iipppp" + "iippp"
+# A warp: turns, bands, window, code's width, parts, fade; its network: depth, widths, inputs again, weights, biases; the
+# parts': depth, widths, weights, biases.
+_WARP = "iipiid" + "ipppp" + "ippp"
 _BY_TYPE = {
     "nerf_hash_encode": _HASH + "pp",
     "nerf_hash_encode_table": _HASH + "pp",
@@ -58,11 +61,16 @@ _ARGUMENTS = {
     "nerf_mlp_jet_backward": _MLP[:-1] + "ipipppppp",
     "nerf_march": "ilppppppiippp",
     "nerf_march_take": "ippp",
-    "nerf_look": _FRAME + "pppp",
+    "nerf_warp": "ilipppp" + _WARP + "p",
+    "nerf_warp_backward": "ilipppp" + _WARP + "lpppppp",
+    "nerf_look": _FRAME + _WARP + "p" + "pppp",
     "nerf_look_take": "ipppp",
-    "nerf_frame": _FRAME + "pi" + "ipppp" + "ppp",
+    "nerf_frame": _FRAME + _WARP + "p" + "pi" + "ipppp" + "ppp",
     "nerf_adam": "ilppppddddd",
     "nerf_unit_points": "ilppppipp",
+    "nerf_to_unit": "ilpipp",
+    "nerf_to_unit_gradient": "ilpippp",
+    "nerf_view_gradient": "ilpiipp",
     "nerf_color_inputs": "ilpipipddpp",
     "nerf_near_gradient": "ilpdpp",
     "nerf_feature_gradient": "ilipipddpp",

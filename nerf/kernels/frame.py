@@ -13,6 +13,7 @@ from nerf.kernels.hash_encode import GridGeometry, hash_encode
 from nerf.kernels.march import cell_index, march
 from nerf.kernels.mlp import mlp
 from nerf.kernels.space import Space, to_unit
+from nerf.kernels.warp import Warping, warp
 
 HIGHEST_RAW = 60.0  # exp of more is no float32
 STEEPEST_RAW = 15.0  # beyond it the exponential's gradient grows no more
@@ -115,12 +116,12 @@ def moved(x_world: Float[Tensor, "p 3"], space: Space, motion: Motion) -> Float[
 
 
 class _Asked(NamedTuple):
-    """All samples of a march, and what the field and the light say of them."""
+    """All samples of a march, where they are before they are moved, and what the field and the light say of them."""
 
     t: Tensor
     dt: Tensor
     ray: Tensor
-    x_unit: Tensor
+    place: Tensor
     features: Tensor
     density: Tensor
     light: Tensor
@@ -134,13 +135,17 @@ def _asked(
     course: Course,
     field: GridField,
     motion: Motion | None = None,
+    warping: Warping | None = None,
 ) -> _Asked:
     t, dt, offsets = march(origins, directions, near, far, *course)
     ray = composite.ray_of_sample(offsets, len(t))
     x_world = origins[ray] + directions[ray] * t[:, None]
-    x_unit = to_unit(x_world if motion is None else moved(x_world, course.space, motion), course.space)
-    density, features = ask(x_unit, field)
-    return _Asked(t, dt, ray, x_unit, features, density, composite.transmittance(density, dt, offsets))
+    x = x_world if motion is None else moved(x_world, course.space, motion)
+    if warping is not None:
+        x = warp(x, warping.code, ray, course.space, warping.field)
+    density, features = ask(to_unit(x, course.space), field)
+    light = composite.transmittance(density, dt, offsets)
+    return _Asked(t, dt, ray, to_unit(x_world, course.space), features, density, light)
 
 
 @torch.no_grad()
@@ -155,6 +160,7 @@ def look(
     faint: float,
     values: Float[Tensor, "n3"] | None = None,
     value_scale: float = 1.0,
+    warping: Warping | None = None,
 ) -> Looked:
     """The samples of rays that light reaches and that are not faint.
 
@@ -164,11 +170,12 @@ def look(
         faint: a sample is kept if its density * dt is above this.
         values: the occupancy grid's cells. Each is raised, in place, to the largest density * value_scale of the samples
             in it that light reaches, kept or not.
+        warping: samples are warped before the field is asked at them; cells are raised where they were marched to.
     """
-    t, dt, ray, x_unit, _, density, light = _asked(origins, directions, near, far, course, field)
+    t, dt, ray, place, _, density, light = _asked(origins, directions, near, far, course, field, None, warping)
     lit = light > stop
     if values is not None:
-        cell = cell_index(x_unit[lit], course.resolution).long()
+        cell = cell_index(place[lit], course.resolution).long()
         values.scatter_reduce_(0, cell, density[lit] * value_scale, "amax")
     kept = lit & (density * dt > faint)
     return Looked(t[kept], dt[kept], composite.offsets_of(ray[kept], len(near)), ray[kept], int(lit.sum()))
@@ -186,6 +193,7 @@ def frame(
     stop: float,
     faint: float,
     motion: Motion | None = None,
+    warping: Warping | None = None,
 ) -> Seen:
     """Rays to colour (Mildenhall et al. 2020, equations 3 to 5), but for what can't be seen.
 
@@ -193,9 +201,10 @@ def frame(
         view: what colour depends on beside the place, a row a ray.
         stop: as in `look`; nothing is seen of samples behind it.
         faint: share of a ray from which a sample is seen.
-        motion: samples are moved before the field is asked at them; they are marched to unmoved.
+        motion, warping: samples are moved, or warped, before the field is asked at them; they are marched to unmoved.
+            One of the two at most.
     """
-    t, dt, ray, _, features, density, light = _asked(origins, directions, near, far, course, field, motion)
+    t, dt, ray, _, features, density, light = _asked(origins, directions, near, far, course, field, motion, warping)
     weights = light * -torch.expm1(-density * dt)
     seen = (light > stop) & (weights > faint)
     ray, share = ray[seen], weights[seen][:, None]

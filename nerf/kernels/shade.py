@@ -48,6 +48,7 @@ def shade(
     view: Float[Tensor, "r v"],
     background: Float[Tensor, "#r 3"] | None = None,
     near: float | None = None,
+    x_canonical: Float[Tensor, "p 3"] | None = None,
 ) -> Shaded:
     """Ask the field at every sample and composite.
 
@@ -58,12 +59,15 @@ def shade(
         view: what colour depends on beside the place, a row a ray.
         background: colour behind the rays; None: black.
         near: distance below which a sample's gradients are scaled by (t / near)^2; None: none are.
+        x_canonical: where the field is asked at each sample, in the world's units; None: at its place on its ray.
 
     Returns:
-        as `composite`, differentiable in the field's table, weights and biases.
+        as `composite`, differentiable in the field's table, weights and biases, in `view` and in `x_canonical`.
     """
-    x_unit = to_unit(origins.index_select(0, ray) + directions.index_select(0, ray) * t[:, None], space)
-    density, features = ask(x_unit, field)
+    x = x_canonical
+    if x is None:
+        x = origins.index_select(0, ray) + directions.index_select(0, ray) * t[:, None]
+    density, features = ask(to_unit(x, space), field)
     inputs = torch.cat([features, view.index_select(0, ray)], dim=1)
     rgb = mlp(inputs, field.color_weights, field.color_biases, "relu", "sigmoid")
     seen = density.detach()

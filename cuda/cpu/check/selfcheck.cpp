@@ -43,14 +43,24 @@ const char* nerf_march(int, int64_t, const float*, const float*, const float*, c
 const char* nerf_march_take(int, void*, float*, float*);
 const char* nerf_look(int, int64_t, const float*, const float*, const float*, const float*, const uint8_t*,
                       const uint8_t*, int, int, const double*, int, int, const int32_t*, const uint8_t*, const int64_t*,
-                      const float*, int, int, const int32_t*, const void* const*, const void* const*, float*, int64_t*,
-                      int64_t*, void**);
+                      const float*, int, int, const int32_t*, const void* const*, const void* const*, int, int, const float*, int, int, double, int, const int32_t*, const uint8_t*,
+                      const void* const*, const void* const*, int, const int32_t*, const void* const*,
+                      const void* const*, const float*, float*, int64_t*, int64_t*, void**);
 const char* nerf_look_take(int, void*, float*, float*, int64_t*);
 const char* nerf_frame(int, int64_t, const float*, const float*, const float*, const float*, const uint8_t*,
                        const uint8_t*, int, int, const double*, int, int, const int32_t*, const uint8_t*,
                        const int64_t*, const float*, int, int, const int32_t*, const void* const*, const void* const*,
-                       const float*, int, int, const int32_t*, const void* const*, const void* const*, const float*,
-                       float*, float*, float*);
+                       int, int, const float*, int, int, double, int, const int32_t*, const uint8_t*,
+                       const void* const*, const void* const*, int, const int32_t*, const void* const*,
+                       const void* const*, const float*, const float*, int, int, const int32_t*,
+                       const void* const*, const void* const*, const float*, float*, float*, float*);
+const char* nerf_warp(int, int64_t, int, const double*, const float*, const float*, const int64_t*, int, int, const float*, int, int, double, int, const int32_t*, const uint8_t*,
+                      const void* const*, const void* const*, int, const int32_t*, const void* const*,
+                      const void* const*, float*);
+const char* nerf_warp_backward(int, int64_t, int, const double*, const float*, const float*, const int64_t*, int, int, const float*, int, int, double, int, const int32_t*, const uint8_t*,
+                      const void* const*, const void* const*, int, const int32_t*, const void* const*,
+                      const void* const*, int64_t, const float*, float*, void* const*, void* const*,
+                               void* const*, void* const*);
 int nerf_mlp_has_bfloat16();
 const char* nerf_cpu_highest_level();
 }
@@ -212,7 +222,56 @@ void check_march(int64_t rays) {
     });
 }
 
-void check_frame(int64_t rays, int format) {
+// A warp of two bands, an input skip and rigid parts, and its gradients.
+struct AWarp {
+    static constexpr int bands = 2, own = 3, parts = 2, encoded = 3 + 6 * bands, inputs = encoded + own;
+    static constexpr int code = own + 6 * parts;
+    const float window[bands] = {1, 0.5f};
+    const int32_t widths[4] = {inputs, 17, 16, 6}, share_widths[3] = {encoded, 9, parts};
+    const uint8_t again[3] = {0, 1, 0};
+    std::vector<Floats> weights = {random_floats(17 * inputs), random_floats(16 * (17 + inputs)), random_floats(6 * 16)},
+                        biases = {random_floats(17), random_floats(16), random_floats(6)},
+                        share_weights = {random_floats(9 * encoded), random_floats(parts * 9)},
+                        share_biases = {random_floats(9), random_floats(parts)};
+    std::vector<void*> w = addresses(weights), b = addresses(biases), sw = addresses(share_weights),
+                       sb = addresses(share_biases);
+
+    static std::vector<void*> addresses(std::vector<Floats>& arrays) {
+        std::vector<void*> found;
+        for (Floats& array : arrays) found.push_back(array.data());
+        return found;
+    }
+};
+#define A_WARP(a)                                                                                                     \
+    1, a.bands, a.window, a.code, a.parts, 0.25, 3, a.widths, a.again, a.w.data(), a.b.data(), 2, a.share_widths,     \
+        a.sw.data(), a.sb.data()
+
+void check_warp(int64_t points, int format) {
+    AWarp warp;
+    const int64_t rays = points / 3 + 1;
+    const Floats x = random_floats(points * 3, -2, 2), codes = random_floats(rays * warp.code), grad = random_floats(points * 3);
+    std::vector<int64_t> ray(points);
+    for (int64_t i = 0; i < points; ++i) ray[i] = i / 3;
+    const double numbers[4] = {0.1, 0.2, -0.1, 1.5};
+    same_bits("warp", points, [&](int threads, std::vector<Floats>& results) {
+        AWarp to = warp;
+        to.w = AWarp::addresses(to.weights), to.b = AWarp::addresses(to.biases);
+        to.sw = AWarp::addresses(to.share_weights), to.sb = AWarp::addresses(to.share_biases);
+        Floats out(points * 3), to_codes(codes.size());
+        require(nerf_warp(threads, points, format, numbers, x.data(), codes.data(), ray.data(), A_WARP(warp), out.data()),
+                "warp");
+        require(nerf_warp_backward(threads, points, format, numbers, x.data(), codes.data(), ray.data(), A_WARP(warp),
+                                   rays, grad.data(), to_codes.data(), to.w.data(), to.b.data(), to.sw.data(),
+                                   to.sb.data()),
+                "warp");
+        results = {out, to_codes};
+        for (auto* arrays : {&to.weights, &to.biases, &to.share_weights, &to.share_biases})
+            results.insert(results.end(), arrays->begin(), arrays->end());
+    });
+}
+
+// bent: through a warp rather than a lattice.
+void check_frame(int64_t rays, int format, bool bent) {
     constexpr int resolution = 12;
     std::vector<uint8_t> occupied(resolution * resolution * resolution), dilated(occupied.size(), 1);
     for (auto& cell : occupied) cell = random_float() < 0.4f;
@@ -228,6 +287,10 @@ void check_frame(int64_t rays, int format) {
     const Floats biases(16), lattice = random_floats(5 * 5 * 5 * 3, -0.3f, 0.3f);
     const void *weights[2] = {layers[0].data(), layers[1].data()}, *zeros[2] = {biases.data(), biases.data()};
     const void* colour[2] = {layers[2].data(), layers[3].data()};
+    AWarp a;
+    const Floats codes = random_floats(rays * a.code);
+    const float* by_code = bent ? codes.data() : nullptr;
+    const int layers_of_warp = bent ? 3 : 0;
     same_bits("frame", rays, [&](int threads, std::vector<Floats>& results) {
         std::vector<int64_t> offsets(rays + 1);
         Floats values(occupied.size()), rgb(rays * 3), depth(rays), opacity(rays);
@@ -235,15 +298,17 @@ void check_frame(int64_t rays, int format) {
         void* found = nullptr;
         require(nerf_look(threads, rays, origins.data(), directions.data(), start.data(), count.data(), occupied.data(),
                           dilated.data(), resolution, 1, numbers, 2, 4, resolutions, dense, first, table.data(), format,
-                          2, widths, weights, zeros, values.data(), offsets.data(), &lit, &found),
+                          2, widths, weights, zeros, 1, a.bands, a.window, a.code, a.parts, 0.25, layers_of_warp, a.widths, a.again, a.w.data(),
+                          a.b.data(), 2, a.share_widths, a.sw.data(), a.sb.data(), by_code, values.data(), offsets.data(), &lit, &found),
                 "look");
         Floats t(offsets.back()), dt(offsets.back());
         std::vector<int64_t> ray(offsets.back());
         require(nerf_look_take(threads, found, t.data(), dt.data(), ray.data()), "look");
         require(nerf_frame(threads, rays, origins.data(), directions.data(), start.data(), count.data(),
                            occupied.data(), dilated.data(), resolution, 1, numbers, 2, 4, resolutions, dense, first,
-                           table.data(), format, 2, widths, weights, zeros, lattice.data(), 5, 2, colour_widths,
-                           colour, zeros, view.data(), rgb.data(), depth.data(), opacity.data()),
+                           table.data(), format, 2, widths, weights, zeros, 1, a.bands, a.window, a.code, a.parts, 0.25, layers_of_warp, a.widths, a.again, a.w.data(),
+                           a.b.data(), 2, a.share_widths, a.sw.data(), a.sb.data(), by_code, bent ? nullptr : lattice.data(), bent ? 0 : 5, 2,
+                           colour_widths, colour, zeros, view.data(), rgb.data(), depth.data(), opacity.data()),
                 "frame");
         results = {values, t, dt, rgb, depth, opacity, {static_cast<float>(lit)}};
     });
@@ -281,7 +346,10 @@ int main(int count, char** arguments) {
         }
         check_composite(size);
         check_march(size);
-        for (int format = 0; format < (nerf_mlp_has_bfloat16() ? 2 : 1); ++format) check_frame(size, format);
+        for (int format = 0; format < (nerf_mlp_has_bfloat16() ? 2 : 1); ++format) {
+            check_warp(size, format);
+            for (bool bent : {false, true}) check_frame(size, format, bent);
+        }
     }
     std::puts("all well");
 }

@@ -11,7 +11,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.functional import jacobian
 
-from nerf.screw import screw, screw_jet
+from nerf.kernels.screw import screw, screw_jet
 
 ANGLES = [0.0, 1e-12, 1e-8, 1e-5, 1e-3, 0.05, 0.1, 0.5, 0.9999, 1.0, 1.0001, 1.5, 3.1, math.pi, 5.0]
 
