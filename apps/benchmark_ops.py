@@ -18,6 +18,7 @@ from nerf.kernels.cpu_library import multiplies_bfloat16
 from nerf.kernels.frame import Course, GridField
 from nerf.kernels.hash_encode import GridGeometry
 from nerf.kernels.space import Space
+from nerf.kernels.warp import WarpField
 
 FIELD_WIDTHS = (32, 64, 64, 16)
 GRIDS = {"16 x 2": GridGeometry(16, 2, 17, 16, 2048), "8 x 4": GridGeometry(8, 4, 17, 16, 2048)}
@@ -101,6 +102,30 @@ def mlp_tasks(points: int) -> list[Task]:
     return [
         Task(name, forward, points, "M samples/s", lambda m, d: small(m, d) / (2 * products), formats),
         Task("  and backward", both, points, "M samples/s", lambda m, d: small(m, d) / (6 * products), formats),
+    ]
+
+
+def warp_tasks(points: int) -> list[Task]:
+    """The instant preset's deformation of points on rays of 8 samples, forward, and forward and backward to codes and network."""
+    bands, own = 6, 12
+    shapes = list(pairwise((3 + 6 * bands + own, 64, 64, 64, 6)))
+    weights, biases = [torch.randn(o, i) * 0.3 / i**0.5 for i, o in shapes], [torch.zeros(o) for _, o in shapes]
+    x, codes, space = (
+        torch.rand(points, 3) * 1.8 - 0.9,
+        torch.randn(-(-points // 8), own),
+        Space((0.0, 0.0, 0.0), 1.0, True),
+    )
+    ray, grad = torch.arange(points) // 8, torch.rand(points, 3) - 0.5
+    field = WarpField(weights, biases, (), [], [], torch.ones(bands), 0.25, True)
+
+    def both(ops: Ops, _: str) -> Any:
+        inputs = leaves(codes, *weights, *biases)
+        own = field._replace(weights=inputs[1 : 1 + len(weights)], biases=inputs[1 + len(weights) :])
+        return lambda: torch.autograd.grad(ops.warp(x, inputs[0], ray, space, own), inputs, grad)
+
+    return [
+        Task("warp", lambda ops, _: lambda: ops.warp(x, codes, ray, space, field), points, "M samples/s"),
+        Task("  warp and backward", both, points, "M samples/s"),
     ]
 
 
@@ -206,7 +231,8 @@ def tasks(options: OpOptions) -> list[Task]:
     """All of them."""
     torch.manual_seed(0)
     grids = [task for name, geometry in GRIDS.items() for task in hash_tasks(name, geometry, options.points)]
-    return grids + mlp_tasks(options.points) + composite_tasks(options.points) + ray_tasks(options.rays) + adam_tasks()
+    samples = [*mlp_tasks(options.points), *warp_tasks(options.points), *composite_tasks(options.points)]
+    return grids + samples + ray_tasks(options.rays) + adam_tasks()
 
 
 def flat(result: Any) -> Tensor:
@@ -235,7 +261,7 @@ def op_rows(options: OpOptions, limit: Limits, repeats: int) -> list[dict[str, A
                 expected = found if expected is None else expected
                 error = relative(found, expected)
                 # These take the network's own format.
-                fused = task.name.split()[0] in ("look", "frame", "shade")
+                fused = task.name.split()[0] in ("look", "frame", "shade", "warp")
                 allowed = ALLOWED["bfloat16" if fused else dtype]
                 if not error < allowed:
                     raise RuntimeError(f"{task.name}, {name}, {dtype}: off by {error:.1e} of the reference's size")

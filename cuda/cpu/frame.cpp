@@ -55,7 +55,8 @@ void sort_by_ray(Kept& kept, int64_t* counts, int64_t rays) {
 
 template <class F>
 void look(int threads, int64_t rays, const marching::Call& call, const Field& field, const mlp::Network<F>& network,
-          const Bend<F>& by, Limits limits, float* values, float value_scale, int64_t* offsets, int64_t* lit, Looked& found) {
+          const Bend<F>& by, Limits limits, float* values, float value_scale, int64_t* offsets, int64_t* lit,
+          Looked& found) {
     found.per_task = rays_of_task(rays);
     found.tasks.resize((rays + found.per_task - 1) / found.per_task);
     std::vector<int64_t> counts(found.tasks.size());
@@ -87,7 +88,8 @@ struct Colours {
 
 template <class F>
 void picture(int threads, int64_t rays, const marching::Call& call, const Field& field, const mlp::Network<F>& network,
-             const mlp::Network<F>& colour, const Bend<F>& by, const float* view, Limits limits, float* rgb, float* depth, float* opacity) {
+             const mlp::Network<F>& colour, const Bend<F>& by, const float* view, Limits limits, float* rgb, float* depth,
+             float* opacity) {
     const int64_t per_task = rays_of_task(rays);
     const int geometry = network.layers.back().out, inputs = colour.layers.front().in, seen = inputs - geometry;
     threads::parallel_for(threads, (rays + per_task - 1) / per_task, [&](int64_t task) {
@@ -198,10 +200,10 @@ EXPORT const char* nerf_look_take(int threads, void* found, float* t, float* dt,
     });
 }
 
-// lattice: size^3 displacements, size at least 2; or null, as it is where there is a warp. The colour network's inputs are the density network's outputs
-// and then the ray's row of `view`.
-EXPORT const char* nerf_frame(FRAME_ARGUMENTS, WARP_ARGUMENTS, const float* codes, const float* lattice, int size, int colour_depth,
-                              const int32_t* colour_widths, const void* const* colour_weights,
+// lattice: size^3 displacements, size at least 2; or null, as it is where there is a warp. The colour network's inputs are
+// the density network's outputs and then the ray's row of `view`.
+EXPORT const char* nerf_frame(FRAME_ARGUMENTS, WARP_ARGUMENTS, const float* codes, const float* lattice, int size,
+                              int colour_depth, const int32_t* colour_widths, const void* const* colour_weights,
                               const void* const* colour_biases, const float* view, float* rgb, float* ray_depth,
                               float* opacity) {
     FRAME_PARTS WARP_PARTS

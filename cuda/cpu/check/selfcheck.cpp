@@ -12,6 +12,10 @@
 #include <thread>
 #include <vector>
 
+#define WARP_TYPES                                                                                                 \
+    int, int, const float*, int, int, double, int, const int32_t*, const uint8_t*, const void* const*,             \
+        const void* const*, int, const int32_t*, const void* const*, const void* const*
+
 extern "C" {
 const char* nerf_hash_encode_f32(int, int64_t, int, int, const int32_t*, const uint8_t*, const int64_t*, const float*,
                                  const float*, float*);
@@ -43,24 +47,17 @@ const char* nerf_march(int, int64_t, const float*, const float*, const float*, c
 const char* nerf_march_take(int, void*, float*, float*);
 const char* nerf_look(int, int64_t, const float*, const float*, const float*, const float*, const uint8_t*,
                       const uint8_t*, int, int, const double*, int, int, const int32_t*, const uint8_t*, const int64_t*,
-                      const float*, int, int, const int32_t*, const void* const*, const void* const*, int, int, const float*, int, int, double, int, const int32_t*, const uint8_t*,
-                      const void* const*, const void* const*, int, const int32_t*, const void* const*,
-                      const void* const*, const float*, float*, int64_t*, int64_t*, void**);
+                      const float*, int, int, const int32_t*, const void* const*, const void* const*, WARP_TYPES,
+                      const float*, float*, int64_t*, int64_t*, void**);
 const char* nerf_look_take(int, void*, float*, float*, int64_t*);
 const char* nerf_frame(int, int64_t, const float*, const float*, const float*, const float*, const uint8_t*,
                        const uint8_t*, int, int, const double*, int, int, const int32_t*, const uint8_t*,
                        const int64_t*, const float*, int, int, const int32_t*, const void* const*, const void* const*,
-                       int, int, const float*, int, int, double, int, const int32_t*, const uint8_t*,
-                       const void* const*, const void* const*, int, const int32_t*, const void* const*,
-                       const void* const*, const float*, const float*, int, int, const int32_t*,
-                       const void* const*, const void* const*, const float*, float*, float*, float*);
-const char* nerf_warp(int, int64_t, int, const double*, const float*, const float*, const int64_t*, int, int, const float*, int, int, double, int, const int32_t*, const uint8_t*,
-                      const void* const*, const void* const*, int, const int32_t*, const void* const*,
-                      const void* const*, float*);
-const char* nerf_warp_backward(int, int64_t, int, const double*, const float*, const float*, const int64_t*, int, int, const float*, int, int, double, int, const int32_t*, const uint8_t*,
-                      const void* const*, const void* const*, int, const int32_t*, const void* const*,
-                      const void* const*, int64_t, const float*, float*, void* const*, void* const*,
-                               void* const*, void* const*);
+                       WARP_TYPES, const float*, const float*, int, int, const int32_t*, const void* const*,
+                       const void* const*, const float*, float*, float*, float*);
+const char* nerf_warp(int, int64_t, int, const double*, const float*, const float*, const int64_t*, WARP_TYPES, float*);
+const char* nerf_warp_backward(int, int64_t, int, const double*, const float*, const float*, const int64_t*, WARP_TYPES,
+                               int64_t, const float*, float*, void* const*, void* const*, void* const*, void* const*);
 int nerf_mlp_has_bfloat16();
 const char* nerf_cpu_highest_level();
 }
@@ -242,14 +239,15 @@ struct AWarp {
         return found;
     }
 };
-#define A_WARP(a)                                                                                                     \
-    1, a.bands, a.window, a.code, a.parts, 0.25, 3, a.widths, a.again, a.w.data(), a.b.data(), 2, a.share_widths,     \
+#define A_WARP(a, depth)                                                                                           \
+    1, a.bands, a.window, a.code, a.parts, 0.25, depth, a.widths, a.again, a.w.data(), a.b.data(), 2, a.share_widths, \
         a.sw.data(), a.sb.data()
 
 void check_warp(int64_t points, int format) {
     AWarp warp;
     const int64_t rays = points / 3 + 1;
-    const Floats x = random_floats(points * 3, -2, 2), codes = random_floats(rays * warp.code), grad = random_floats(points * 3);
+    const Floats x = random_floats(points * 3, -2, 2), codes = random_floats(rays * warp.code);
+    const Floats grad = random_floats(points * 3);
     std::vector<int64_t> ray(points);
     for (int64_t i = 0; i < points; ++i) ray[i] = i / 3;
     const double numbers[4] = {0.1, 0.2, -0.1, 1.5};
@@ -258,9 +256,10 @@ void check_warp(int64_t points, int format) {
         to.w = AWarp::addresses(to.weights), to.b = AWarp::addresses(to.biases);
         to.sw = AWarp::addresses(to.share_weights), to.sb = AWarp::addresses(to.share_biases);
         Floats out(points * 3), to_codes(codes.size());
-        require(nerf_warp(threads, points, format, numbers, x.data(), codes.data(), ray.data(), A_WARP(warp), out.data()),
+        require(nerf_warp(threads, points, format, numbers, x.data(), codes.data(), ray.data(), A_WARP(warp, 3),
+                          out.data()),
                 "warp");
-        require(nerf_warp_backward(threads, points, format, numbers, x.data(), codes.data(), ray.data(), A_WARP(warp),
+        require(nerf_warp_backward(threads, points, format, numbers, x.data(), codes.data(), ray.data(), A_WARP(warp, 3),
                                    rays, grad.data(), to_codes.data(), to.w.data(), to.b.data(), to.sw.data(),
                                    to.sb.data()),
                 "warp");
@@ -298,16 +297,16 @@ void check_frame(int64_t rays, int format, bool bent) {
         void* found = nullptr;
         require(nerf_look(threads, rays, origins.data(), directions.data(), start.data(), count.data(), occupied.data(),
                           dilated.data(), resolution, 1, numbers, 2, 4, resolutions, dense, first, table.data(), format,
-                          2, widths, weights, zeros, 1, a.bands, a.window, a.code, a.parts, 0.25, layers_of_warp, a.widths, a.again, a.w.data(),
-                          a.b.data(), 2, a.share_widths, a.sw.data(), a.sb.data(), by_code, values.data(), offsets.data(), &lit, &found),
+                          2, widths, weights, zeros, A_WARP(a, layers_of_warp), by_code, values.data(),
+                          offsets.data(), &lit, &found),
                 "look");
         Floats t(offsets.back()), dt(offsets.back());
         std::vector<int64_t> ray(offsets.back());
         require(nerf_look_take(threads, found, t.data(), dt.data(), ray.data()), "look");
         require(nerf_frame(threads, rays, origins.data(), directions.data(), start.data(), count.data(),
                            occupied.data(), dilated.data(), resolution, 1, numbers, 2, 4, resolutions, dense, first,
-                           table.data(), format, 2, widths, weights, zeros, 1, a.bands, a.window, a.code, a.parts, 0.25, layers_of_warp, a.widths, a.again, a.w.data(),
-                           a.b.data(), 2, a.share_widths, a.sw.data(), a.sb.data(), by_code, bent ? nullptr : lattice.data(), bent ? 0 : 5, 2,
+                           table.data(), format, 2, widths, weights, zeros, A_WARP(a, layers_of_warp),
+                           by_code, bent ? nullptr : lattice.data(), bent ? 0 : 5, 2,
                            colour_widths, colour, zeros, view.data(), rgb.data(), depth.data(), opacity.data()),
                 "frame");
         results = {values, t, dt, rgb, depth, opacity, {static_cast<float>(lit)}};
