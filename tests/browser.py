@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -109,6 +109,7 @@ class Page:
         """(Re)load it."""
         self.tab.goto(self.address)
         self.tab.wait_for_selector("#scene-picture")
+        self.until("window.sceneView")
 
     def close(self) -> None:
         """Close the tab, which must have had no error and no need of any other server."""
@@ -121,11 +122,42 @@ class Page:
 
     def settle(self, seconds: float = 40) -> None:
         """Wait for the full picture, after something has moved."""
-        self.tab.wait_for_function(
-            "() => window.sceneView.scene?.ready && !window.sceneView.frames.flying && !window.sceneView.frames.wanted"
+        self.until(
+            "window.sceneView.scene?.ready && !window.sceneView.frames.flying && !window.sceneView.frames.wanted"
             " && window.sceneView.frames.reached >= window.sceneView.state.size",
-            timeout=seconds * 1000,
+            seconds=seconds,
         )
+
+    def until(self, condition: str, about: Any = None, seconds: float = 40) -> None:
+        """Wait until this JavaScript holds, of `it`, which is `about`. It may await: Playwright's own
+        `wait_for_function` takes a promise for true."""
+        end = time.monotonic() + seconds
+        while not self.tab.evaluate(f"async (it) => Boolean({condition})", about):
+            assert time.monotonic() < end, f"not within {seconds} s: {condition}, of {about}"
+            time.sleep(0.05)
+
+    def training(self) -> dict[str, Any]:
+        """What the server says of the training."""
+        return self.tab.evaluate("() => fetch('/api/training').then((answer) => answer.json())")
+
+    def wait_for_training(self, state: str) -> None:
+        """Wait until the server says that the training stands there."""
+        self.until("(await (await fetch('/api/training')).json()).state === it", state)
+
+    def said(self, selector: str, text: str) -> str:
+        """What an element says, once that is part of it."""
+        self.until("document.querySelector(it[0])?.innerText.includes(it[1])", [selector, text])
+        return self.tab.inner_text(selector)
+
+    def pose(self) -> list[Any]:
+        """Where the camera is, as its matrix."""
+        return self.tab.evaluate("() => window.sceneView.camera.pose")
+
+    def moved_by(self, action: Callable[[], object]) -> None:
+        """Do something that moves the camera, and wait until the page has heard of it."""
+        before = self.pose()
+        action()
+        self.until("JSON.stringify(window.sceneView.camera.pose) !== JSON.stringify(it)", before)
 
     def picture(self) -> np.ndarray:
         """The pixels of the scene's canvas, without the lines over it, "h w 3" in [0, 255]."""
@@ -133,15 +165,17 @@ class Page:
         return np.asarray(Image.open(BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB")).astype(float)
 
     def drag(self, right: float, down: float, steps: int = 12) -> None:
-        """Drag over the picture, in shares of its height."""
+        """Drag over the picture, in shares of its height; it is let go of once another picture was seen on the way."""
         self.tab.locator("#scene-lines").scroll_into_view_if_needed()
         box = self.tab.locator("#scene-lines").bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        shown = self.shown()
         self.tab.mouse.move(x, y)
         self.tab.mouse.down()
         for i in range(1, steps + 1):
             self.tab.mouse.move(x + right * box["height"] * i / steps, y + down * box["height"] * i / steps)
             time.sleep(0.02)
+        self.until("window.sceneView.frames.shown > it", shown)
         self.tab.mouse.up()
 
     def keep(self, name: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
+from functools import partial
+from pathlib import Path
 
 import imageio.v2 as imageio
 import numpy as np
@@ -14,7 +16,22 @@ from nerf.keyframes import load_path
 from nerf.rig import Rig
 from tests.browser import ROOT, Page, change, chromium, viewer
 
-SIZE = 128  # pixels of the photos' longer side as trained on: 512 / 4
+LEARNT = 18.0  # dB of training rays, of 12 at the start
+
+
+def some_photos(folder: Path) -> Path:
+    """The selfie that ships with a quarter of its photos, 4 of them held out."""
+    shipped = ROOT / "data" / "selfie"
+    folder.mkdir()
+    for part in shipped.iterdir():
+        if part.name != "dataset.json":
+            (folder / part.name).symlink_to(part)
+    whole = json.loads((shipped / "dataset.json").read_text())
+    train, held = whole["train_ids"][::4], whole["val_ids"][::7]
+    counts = {"count": len(train) + len(held), "num_exemplars": len(train)}
+    content = whole | counts | {"ids": train + held, "train_ids": train, "val_ids": held}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -25,32 +42,37 @@ def browser():
 
 @pytest.fixture(scope="module")
 def house(browser, tmp_path_factory):
-    """A viewer that has been started with --train and watched until it was done: its address, folder, and what was seen."""
+    """A viewer started with --train and watched until it had learnt enough, then for a second more and until it was
+    measured: its address, folder, and what was seen."""
     folder = tmp_path_factory.mktemp("viewer")
-    with viewer(folder, "--train", ROOT / "data" / "selfie", "--downscale", 4, "--budget", "26s") as address:
+    scene = some_photos(folder / "selfie")
+    with viewer(folder, "--train", scene, "--downscale", 4, "--budget", "5m") as address:
         page = Page(browser, address)
-        seen = watch(page)
+        seen = watch(page, LEARNT)
+        page.tab.click("#training-stop:not([disabled])")
+        page.wait_for_training("stopped")
         page.keep("trained")
+        page.tab.fill("#training-budget textarea, #training-budget input", "1s")
+        page.tab.click("#training-more:not([disabled])")
+        page.wait_for_training("done")
+        seen.append({**page.training(), "text": page.said("#training-status", "held out")})
         page.close()
         yield address, folder, seen
 
 
-def training(page: Page) -> dict:
-    return page.tab.evaluate("() => fetch('/api/training').then((answer) => answer.json())")
-
-
-def watch(page: Page, until: str = "done", seconds: float = 240) -> list[dict]:
-    """Look at a training until it ends: its states, with the pictures shown by then."""
+def watch(page: Page, enough: float, seconds: float = 240) -> list[dict]:
+    """Look at a training until its photos are learnt to so many dB: its states, with the pictures shown by then."""
     seen, end = [], time.monotonic() + seconds
     while time.monotonic() < end:
-        now = training(page)
+        now = page.training()
         seen.append({**now, "shown": page.shown(), "text": page.tab.inner_text("#training-status")})
-        if now["state"] in (until, "failed"):
+        assert now["state"] in ("loading", "training"), now["error"]
+        if now["curve"] and now["curve"][-1][1] > enough:
             return seen
         if len(seen) == 12:
             page.keep("training")
         time.sleep(0.5)
-    raise AssertionError(f"still {seen[-1]['state']} after {seconds} s")
+    raise AssertionError(f"{seen[-1]['text']} after {seconds} s")
 
 
 @pytest.fixture
@@ -66,30 +88,27 @@ def test_a_training_is_seen_while_it_goes_on(house):
     assert seen[-1]["state"] == "done", seen[-1]["error"]
     during = [now for now in seen if now["state"] == "training" and now["curve"]]
     assert len(during) >= 5
-    psnr = [value for _, value, _ in seen[-1]["curve"]]
-    assert psnr[-1] > psnr[0] + 3 and psnr[-1] > 16
     assert during[-1]["shown"] > during[0]["shown"] + 3  # the view follows
     shown = [float(found[1]) for now in during if (found := re.search(r"train ([\d.]+) dB", now["text"]))]
     assert shown[-1] > shown[0] + 1  # and so does what is said
     metrics = json.loads((folder / "runs" / "selfie" / "metrics.json").read_text())
-    assert (metrics["psnr"] > 18 and "held out" in seen[-1]["text"]) or seen[-1]["text"]
+    assert len(metrics["views"]) == 4 and f"held out: {metrics['psnr']:.2f} dB" in seen[-1]["text"]
 
 
 def test_a_drag_turns_the_scene_and_a_key_takes_it_back(page):
-    before, shown = page.picture(), page.shown()
-    page.drag(0.25, 0.05)
-    assert page.shown() > shown  # while it moves, not only afterwards
+    before = page.picture()
+    page.drag(0.25, 0.05)  # sees a picture while it moves
     page.settle()
     turned = page.picture()
     assert change(before, turned) > 8
-    page.tab.mouse.wheel(0, -240)
+    page.moved_by(lambda: page.tab.mouse.wheel(0, -240))
     page.settle()
     assert change(turned, page.picture()) > 4
-    page.tab.keyboard.press("r")
+    page.moved_by(lambda: page.tab.keyboard.press("r"))
     page.settle()
     assert change(before, page.picture()) < 1.5
     for key in ("ArrowLeft", "+", "Shift+ArrowUp"):
-        page.tab.keyboard.press(key)
+        page.moved_by(partial(page.tab.keyboard.press, key))
     page.settle()
     assert change(before, page.picture()) > 4
 
@@ -135,14 +154,14 @@ def test_modes_show_other_things(page):
 def test_a_photo_is_taken_and_compared(page):
     page.tab.check("#scene-cameras")
     page.tab.select_option("#scene-photo", index=4)
+    page.until("window.sceneView.state.chosen === 3")
     page.settle()
     page.keep("cameras")
-    assert page.tab.evaluate("() => window.sceneView.state.chosen") == 3
     page.tab.click("#scene-compare")
     page.tab.wait_for_selector("#scene-sheet img", state="visible")
-    assert float(re.search(r"([\d.]+) dB", page.tab.inner_text("#scene-sheet"))[1]) > 17
+    assert float(re.search(r"([\d.]+) dB", page.said("#scene-sheet", "dB"))[1]) > LEARNT - 2
     page.drag(0.1, 0)
-    assert page.tab.evaluate("() => window.sceneView.state.chosen") == -1
+    page.until("window.sceneView.state.chosen === -1")
 
 
 def test_a_recorded_path_becomes_a_film_that_plays(page, house, tmp_path):
@@ -153,18 +172,18 @@ def test_a_recorded_path_becomes_a_film_that_plays(page, house, tmp_path):
     page.tab.click("#film-path input")
     page.tab.click("text=through my keyframes")
     page.tab.click("#film-show")
-    page.tab.wait_for_function("() => window.sceneView.path?.places.length > 10")
+    page.until("window.sceneView.path?.places.length > 10")
     before, moment = page.tab.evaluate("() => [window.sceneView.camera.eye, window.sceneView.state.time]")
     page.tab.check("#scene-freeze")
     page.tab.click("#scene-play")  # along the line, the person frozen
-    page.tab.wait_for_function("(eye) => Math.abs(window.sceneView.camera.eye[0] - eye[0]) > 1e-4", arg=before)
+    page.until("Math.abs(window.sceneView.camera.eye[0] - it[0]) > 1e-4", before)
     page.tab.click("#scene-play")
     assert page.tab.evaluate("() => window.sceneView.state.time") == moment
     page.tab.fill("#film-seconds input", "0.375")
     page.tab.fill("#film-width input", "60")
     page.tab.click("#film-render")
     page.tab.wait_for_selector("#film-video video")
-    page.tab.wait_for_function("() => document.querySelector('#film-video video').readyState >= 2")
+    page.until("document.querySelector('#film-video video').readyState >= 2")
     assert page.tab.evaluate("() => document.querySelector('#film-video video').duration") == pytest.approx(
         9 / 24, abs=0.1
     )
@@ -188,11 +207,12 @@ def test_a_film_is_stopped_with_its_tab(browser, house):
     page.tab.click("#film button")
     page.tab.fill("#film-seconds input", "100")
     page.tab.click("#film-render")
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not (exports.is_dir() and set(exports.iterdir()) - before) and time.monotonic() < until:
         time.sleep(0.1)
     assert set(exports.iterdir()) - before
     page.close()
+    until = time.monotonic() + 60
     while set(exports.iterdir()) - before and time.monotonic() < until:
         time.sleep(0.1)
     assert set(exports.iterdir()) == before
@@ -201,25 +221,24 @@ def test_a_film_is_stopped_with_its_tab(browser, house):
 def test_a_reload_loses_nothing(page):
     page.drag(0.2, 0)
     page.settle()
-    page.tab.wait_for_function("() => sessionStorage.getItem(`scene:selfie`)")
-    time.sleep(0.5)
-    before, pose = page.picture(), page.tab.evaluate("() => window.sceneView.camera.pose")
+    eye = page.tab.evaluate("() => window.sceneView.camera.eye")
+    kept = "JSON.parse(sessionStorage.getItem('scene:selfie'))?.camera.eye"
+    page.until(f"JSON.stringify({kept}) === JSON.stringify(it)", eye)
+    before, pose = page.picture(), page.pose()
     page.open()
     page.settle()
-    assert page.tab.evaluate("() => window.sceneView.camera.pose") == pose
+    assert page.pose() == pose
     assert change(before, page.picture()) < 1.5
-    assert training(page)["state"] == "done"
+    assert page.training()["state"] == "done"
 
 
 def test_two_people_have_a_camera_each(browser, page):
     other = Page(browser, page.address)
     other.settle()
     same = page.picture()
-    shown = page.shown(), other.shown()
-    for _ in range(6):  # both at once, turn by turn
+    for _ in range(6):  # both at once, turn by turn; each sees the scene move
         page.drag(0.02, 0, 3)
         other.drag(-0.02, 0, 3)
-    assert page.shown() > shown[0] and other.shown() > shown[1]
     page.settle()
     other.settle()
     assert change(page.picture(), other.picture()) > 4 and change(same, other.picture()) > 4
@@ -227,23 +246,20 @@ def test_two_people_have_a_camera_each(browser, page):
 
 
 def test_training_goes_further_pauses_and_stops(page):
-    before = training(page)["curve"][-1]
+    before = page.training()["curve"][-1]
     page.tab.wait_for_selector("#training-more:not([disabled])")
-    page.tab.fill("#training-budget textarea, #training-budget input", "30s")
+    page.tab.fill("#training-budget textarea, #training-budget input", "60s")
     page.tab.click("#training-more")
     page.tab.click("#training-pause:not([disabled])")
-    page.tab.wait_for_function("() => fetch('/api/training').then((a) => a.json()).then((t) => t.state === 'paused')")
-    time.sleep(1)  # the step under way still ends
-    held = training(page)["curve"]
-    time.sleep(1.5)
-    assert training(page)["curve"] == held
+    page.wait_for_training("paused")
+    held = page.training()["curve"]
+    time.sleep(1.5)  # ten steps or more, were any taken
+    assert page.training()["curve"] == held
     page.tab.click("#training-resume:not([disabled])")
-    page.tab.wait_for_function(
-        "(count) => fetch('/api/training').then((a) => a.json()).then((t) => t.curve.length > count + 3)", arg=len(held)
-    )
+    page.until("(await (await fetch('/api/training')).json()).curve.length > it + 3", len(held))
     page.tab.click("#training-stop:not([disabled])")
-    page.tab.wait_for_function("() => fetch('/api/training').then((a) => a.json()).then((t) => t.state === 'stopped')")
-    assert training(page)["curve"][-1][0] > before[0]
+    page.wait_for_training("stopped")
+    assert page.training()["curve"][-1][0] > before[0]
 
 
 def test_a_newer_picture_takes_an_older_ones_place(page):
@@ -253,7 +269,7 @@ def test_a_newer_picture_takes_an_older_ones_place(page):
           headers: { "Content-Type": "application/json", "X-Person": "somebody-else" },
           body: JSON.stringify({ ...view, width: size, height: size }) }).then((answer) => answer.status);
         const old = ask(2048);
-        await new Promise((done) => setTimeout(done, 100));
+        await new Promise((done) => setTimeout(done, 1000)); // by then the server draws it, for seconds
         return Promise.all([old, ask(40)]);
       }"""
     )

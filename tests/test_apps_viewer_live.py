@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 
 import pytest
 import torch
 
-from apps.viewer.engine import FRAME, Engine
+from apps.viewer.engine import FRAME, Engine, Task
 from apps.viewer.live import Live
 from apps.viewer.scenes import Scenes
 from apps.viewer.stage import Stage, View
@@ -17,6 +18,7 @@ from nerf import checkpoint
 from nerf.cli import Options
 from nerf.config import ConfigError
 from nerf.train import train
+from nerf.trainer import Trainer
 from tests.ball import write_ball
 from tests.test_nerf_render import tiny
 
@@ -92,6 +94,49 @@ def test_pausing_takes_no_step_and_resuming_goes_on(ball, live, tmp_path):
     live.more("1s")
     wait(live, "done", seconds=90)
     assert live.progress.step > stopped and live.progress.seconds == pytest.approx(spent + 1, abs=0.5)
+
+
+def test_paused_is_said_once_the_step_under_way_has_ended(ball, live, tmp_path, monkeypatch):
+    begun, go, advance = threading.Event(), threading.Event(), Trainer.advance
+
+    def slow(trainer: Trainer) -> dict[str, float]:
+        if trainer.step == 3:
+            begun.set()
+            go.wait(30)
+        return advance(trainer)
+
+    monkeypatch.setattr(Trainer, "advance", slow)
+    live.begin(Options(ball, out=tmp_path / "run", backend="reference"))
+    assert begun.wait(60)
+    live.pause()
+    assert live.state == "training"
+    go.set()
+    wait(live, "paused")
+    assert live.progress.step == 4
+    time.sleep(0.2)
+    assert live.progress.step == 4
+    live.stop()
+    wait(live, "stopped")
+
+
+def test_who_pauses_what_goes_on_just_then_holds_it_and_not_what_was_before(ball, live, tmp_path, monkeypatch):
+    live.begin(Options(ball, steps=3, out=tmp_path / "run", backend="reference"))
+    wait(live, "done")
+    start = live.engine.start
+
+    def pressed(*work: object) -> Task[None]:
+        threading.Thread(target=live.pause).start()
+        time.sleep(0.2)
+        return start(*work)
+
+    monkeypatch.setattr(live.engine, "start", pressed)
+    live.more("30s")
+    wait(live, "paused")
+    step = live.progress.step
+    time.sleep(0.3)
+    assert live.state == "paused" and live.progress.step == step
+    live.stop()
+    wait(live, "stopped")
 
 
 def test_a_paused_training_can_be_stopped(ball, live, tmp_path):

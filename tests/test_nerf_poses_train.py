@@ -109,7 +109,9 @@ def moving(tmp_path_factory):
 @pytest.mark.parametrize("name", ["instant", "nerf", "nerfies"])
 def test_every_preset_learns_poses_after_it_has_held_them(name, moving):
     config = posed(preset(name, name != "nerf", False), len(moving.train))
-    config = small(replace(config, optimizer=replace(config.optimizer, warmup=0, pose_hold=3, pose_rate=0.01)), steps=8)
+    config = small(
+        replace(config, optimizer=replace(config.optimizer, warmup=0, pose_hold=3, pose_rate=0.01)), steps=8, rays=64
+    )
     trainer = Trainer(config, moving)
     table = trainer.model.poses.table
     groups = [group for group in trainer.optimizer.param_groups if any(p is table for p in group["params"])]

@@ -48,13 +48,14 @@ class Task(Generic[R]):
 
     Attributes:
         future: its result, once it is there; cancelled where the work was.
-        paused: the engine leaves it alone while this is set.
+        paused: the engine gives it no further slice while this is set.
+        running: whether a slice of it is under way.
     """
 
-    def __init__(self, work: Generator[Any, None, R], owner: str, weight: float, wake: Callable[[], None]) -> None:
-        self.work, self.owner, self.weight, self._wake = work, owner, weight, wake
+    def __init__(self, work: Generator[Any, None, R], owner: str, weight: float, awake: threading.Condition) -> None:
+        self.work, self.owner, self.weight, self._awake = work, owner, weight, awake
         self.future: Future[R] = Future()
-        self.ended = False
+        self.ended = self.running = False
         self.turn = Turn()
         self._paused = False
 
@@ -64,13 +65,21 @@ class Task(Generic[R]):
 
     @paused.setter
     def paused(self, value: bool) -> None:
-        self._paused = value
-        self._wake()
+        with self._awake:  # the engine looks at it and begins a slice in one go
+            self._paused = value
+            self._awake.notify()
+
+    @property
+    def held(self) -> bool:
+        """Whether it is paused and its last slice has ended: nothing happens before it goes on."""
+        with self._awake:
+            return self._paused and not self.running
 
     def cancel(self) -> None:
         """End the work at its next yield. It may still save what it has."""
-        self.ended = True
-        self._wake()
+        with self._awake:
+            self.ended = True
+            self._awake.notify()
 
     @property
     def done(self) -> bool:
@@ -93,7 +102,7 @@ class Engine:
 
     def start(self, work: Generator[Any, None, R], owner: str, weight: float = WORK) -> Task[R]:
         """Let `work` go on whenever it is `owner`'s turn. What it returns is the task's result."""
-        task: Task[R] = Task(work, owner, weight, self._notify)
+        task: Task[R] = Task(work, owner, weight, self._awake)
         with self._awake:
             if self._stopping:
                 task.ended = True
@@ -122,10 +131,6 @@ class Engine:
             self._awake.notify()
         self._thread.join()
 
-    def _notify(self) -> None:
-        with self._awake:
-            self._awake.notify()
-
     def _next(self) -> Task[Any] | None:
         """The task whose slice is next; waits for one. None at the end."""
         with self._awake:
@@ -135,7 +140,9 @@ class Engine:
                         return task
                 ready = [task for task in self._tasks if not task.paused]
                 if ready:
-                    return self._choose(ready)
+                    task = self._choose(ready)
+                    task.running = True
+                    return task
                 if self._stopping:
                     return None
                 self._awake.wait()
@@ -157,6 +164,7 @@ class Engine:
             began = time.perf_counter()
             over = self._slice(task)
             with self._awake:
+                task.running = False
                 used = (time.perf_counter() - began) / task.weight
                 for turn in (self._owners[task.owner], task.turn):
                     turn.clock += used

@@ -41,7 +41,8 @@ class Live:
     """The one training of a viewer, if there is one.
 
     Attributes:
-        state: "idle", "loading", "training", "paused", "measuring", "done", "stopped" or "failed".
+        state: "idle", "loading", "training", "paused", "measuring", "done", "stopped" or "failed"; "paused" once the step
+            that was under way has ended.
         progress: the last step's.
         curve: PSNR and loss over time, thinned.
         notes: what a person should read, latest last.
@@ -50,15 +51,21 @@ class Live:
 
     def __init__(self, engine: Engine, stage: Stage) -> None:
         self.engine, self.stage = engine, stage
-        self.state, self.error, self.scene_name = "idle", "", ""
+        self._state, self.error, self.scene_name = "idle", "", ""
         self.progress: Progress | None = None
         self.curve: list[Point] = []
         self.notes: list[str] = []
         self.out: Path | None = None
         self._scene: Scene | None = None
         self._task: Task[None] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # of people who start, hold and end it; the engine's thread doesn't take it
         self._shown = self._spacing = self._due = 0.0
+
+    @property
+    def state(self) -> str:
+        """Where the training stands, as above."""
+        held = self._task is not None and self._task.held
+        return "paused" if held and self._state in ("training", "measuring") else self._state
 
     @property
     def busy(self) -> bool:
@@ -74,7 +81,7 @@ class Live:
         with self._lock:
             if self.busy:
                 raise ConfigError(f"{self.scene_name} is being trained; stop it first")
-            self.state, self.error, self.notes, self.curve, self.progress = "loading", "", [], [], None
+            self._state, self.error, self.notes, self.curve, self.progress = "loading", "", [], [], None
         self.scene_name = (options.out or options.scene).resolve().name
         self._spacing = self._due = 0.0
         threading.Thread(target=self._open, args=(options,), name="photos", daemon=True).start()
@@ -90,8 +97,9 @@ class Live:
 
     def _go(self, config: TrainConfig, resume: bool) -> None:
         assert self._scene is not None and self.out is not None
-        self.state = "training"
-        self._task = self.engine.start(self._work(config, self._scene, self.out, resume), "training")
+        with self._lock:  # who pauses a training holds its task, not the one before
+            self._state = "training"
+            self._task = self.engine.start(self._work(config, self._scene, self.out, resume), "training")
         self._task.future.add_done_callback(lambda future: self._ended(future))
 
     def _work(self, config: TrainConfig, scene: Scene, out: Path, resume: bool) -> Generator[None, None, None]:
@@ -109,7 +117,7 @@ class Live:
         if progress.note:
             self.notes = [*self.notes[-99:], progress.note]
         if progress.stage:
-            self.state = "measuring"
+            self._state = "measuring"
         elif progress.seconds >= self._due and progress.step:
             self.curve.append(Point(progress.seconds, progress.psnr, progress.loss))
             if len(self.curve) > POINTS:
@@ -125,30 +133,33 @@ class Live:
 
     def _ended(self, future: Any) -> None:
         if future.cancelled():
-            self.state = "stopped"
+            self._state = "stopped"
         elif future.exception() is not None:
             self._fail(future.exception())
         else:
-            self.state = "done"
+            self._state = "done"
 
     def _fail(self, error: BaseException) -> None:
         self.error = str(error) if isinstance(error, SENTENCES) else f"{type(error).__name__}: {error}"
-        self.state = "failed"
+        self._state = "failed"
 
     def pause(self) -> None:
-        """Take no further step until `resume`."""
-        if self._task is not None and self.state == "training":
-            self._task.paused, self.state = True, "paused"
+        """Take no further step until `resume`; the one under way still ends, and then the state is "paused"."""
+        with self._lock:
+            if self._task is not None and self.state == "training":
+                self._task.paused = True
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        if self._task is not None and self.state == "paused":
-            self._task.paused, self.state = False, "training"
+        with self._lock:
+            if self._task is not None:
+                self._task.paused = False
 
     def stop(self) -> None:
         """End it; what was learnt so far is saved and stays on show."""
-        if self._task is not None and self.busy:
-            self._task.cancel()
+        with self._lock:
+            if self._task is not None and self.busy:
+                self._task.cancel()
 
     def more(self, budget: str) -> None:
         """Go on with a training that has ended, for so much longer ("5m"). Raises ConfigError where it can't be."""

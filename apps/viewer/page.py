@@ -37,7 +37,7 @@ def mount(app: FastAPI, house: House, scenes: Scenes) -> FastAPI:
                     gr.HTML('<div id="scene-panel"></div>', padding=False)
             with gr.Row():
                 with gr.Column(min_width=400):
-                    _training(house, scenes)
+                    _training(page, house, scenes)
                 with gr.Column(min_width=400):
                     film_form(page, house.films)
         with gr.Tab("New scene", id="new"):
@@ -47,7 +47,7 @@ def mount(app: FastAPI, house: House, scenes: Scenes) -> FastAPI:
     return gr.mount_gradio_app(app, page, path="/", head=HEAD, theme=THEME, footer_links=[], allowed_paths=[])
 
 
-def _training(house: House, scenes: Scenes) -> None:
+def _training(page: gr.Blocks, house: House, scenes: Scenes) -> None:
     """Start, pause, resume, budget, and the curves."""
     live = house.live
 
@@ -85,9 +85,9 @@ def _training(house: House, scenes: Scenes) -> None:
     with gr.Accordion("Training", open=live.busy, elem_id="training"):
         told = gr.Markdown(elem_id="training-status")
         with gr.Row():
-            hold = gr.Button("Pause", size="sm", elem_id="training-pause")
-            go = gr.Button("Resume", size="sm", elem_id="training-resume")
-            halt = gr.Button("Stop", size="sm", variant="stop", elem_id="training-stop")
+            hold = gr.Button("Pause", size="sm", interactive=False, elem_id="training-pause")
+            go = gr.Button("Resume", size="sm", interactive=False, elem_id="training-resume")
+            halt = gr.Button("Stop", size="sm", variant="stop", interactive=False, elem_id="training-stop")
         gr.HTML('<div id="training-curves" class="curves-empty"></div>', padding=False)
         scene = gr.Dropdown(scenes.names(), label="Scene", elem_id="training-scene")
         with gr.Row():
@@ -97,11 +97,12 @@ def _training(house: House, scenes: Scenes) -> None:
             warp = gr.Checkbox(True, label="The scene may move")
             register = gr.Checkbox(False, label="Follow points first")
         with gr.Row():
-            start = gr.Button("Train", variant="primary", elem_id="training-start")
-            more = gr.Button("Train further", elem_id="training-more")
+            start = gr.Button("Train", variant="primary", interactive=False, elem_id="training-start")
+            more = gr.Button("Train further", interactive=False, elem_id="training-more")
         seen = gr.State(("", 0))
         timer = gr.Timer(TICK)
-    timer.tick(tick, [seen], [told, seen, scene, start, hold, go, halt, more], show_progress="hidden", queue=False)
+    for look in (page.load, timer.tick):  # until the first, no button can be pressed
+        look(tick, [seen], [told, seen, scene, start, hold, go, halt, more], show_progress="hidden", queue=False)
     start.click(begin, [scene, budget, downscale, warp, register])
     more.click(lambda text: _say(lambda: live.more(text)), [budget])
     hold.click(live.pause)
