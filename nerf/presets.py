@@ -61,7 +61,7 @@ def _instant(moving: bool, background: bool) -> TrainConfig:
             anneal=0.6, anneal_from=2.0, anneal_levels=(0.0, 0.5), anneal_levels_from=5.0, plain=(0.6, 0.8),
         ),
         # Photos come into register by the number of rays rather than by samples along each.
-        crowd=8,
+        crowd=14,
     )  # fmt: skip
 
 

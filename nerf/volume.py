@@ -51,19 +51,15 @@ def shade(
     generator: torch.Generator | None = None,
 ) -> Shaded:
     """Ask the field at every sample and composite. A generator draws the density noise of NeRF's real scenes."""
-    # The one kernel has no gradients to rays, which poses that are learned need.
-    posed = rays.origins.requires_grad or rays.directions.requires_grad
-    plain = field.grid_field() if field is model.field and not posed else None
+    plain = field.grid_field() if field is model.field else None
     if plain is not None:
-        x, space = None, model.geometry.space
-        if bent(model, rays):
+        x, held, space = None, rays.held(), model.geometry.space
+        posed = rays.origins.requires_grad or rays.directions.requires_grad
+        if posed or bent(model, rays):
             x = model.to_canonical(samples.points(rays.origins, rays.directions), rays.warp, bands, samples.ray)
-        view, packed = (
-            model.view(rays.directions, rays.appearance),
-            (samples.t, samples.dt, samples.offsets, samples.ray),
-        )
+        view, packed = model.view(rays.directions, rays.appearance), (samples.t, samples.dt, samples.offsets, samples.ray)
         near = model.near_scale
-        return model.ops.shade(rays.origins, rays.directions, *packed, space, plain, view, background, near, x)
+        return model.ops.shade(held.origins, held.directions, *packed, space, plain, view, background, near, x)
     x_world = samples.points(rays.origins, rays.directions)
     code = gather(rays.warp, samples)
     x = model.to_canonical(x_world, code, bands)
