@@ -155,7 +155,8 @@ def nvrtc(driver_version: int = sys.maxsize) -> Nvrtc:
         driver_version: CUDA version of the driver, such as 12080: it takes what compilers up to its own major version make.
     """
     reasons = []
-    for place in [*libraries(), "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"]:
+    places: list[Path | str] = [*libraries(), "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"]
+    for place in places:
         try:
             found = Nvrtc(place)
         except CompileError as error:

@@ -27,6 +27,7 @@ SHARED = 99 * 1024  # bytes of shared memory that a block may have on every GPU 
 _WITHOUT_ASKING = 48 * 1024
 _MULTIPROCESSORS, _MAJOR, _MINOR, _MOST_SHARED = 16, 75, 76, 97  # CUdevice_attribute
 _DYNAMIC_SHARED = 8  # CUfunction_attribute
+_BUFFER, _BUFFER_SIZE = 1, 2  # CU_LAUNCH_PARAM_BUFFER_POINTER, CU_LAUNCH_PARAM_BUFFER_SIZE
 
 Image = Callable[[str, Options], bytes]
 
@@ -143,8 +144,10 @@ class Driver:
             status = self.library.cuFuncSetAttribute(kernel.handle, _DYNAMIC_SHARED, shared)
             self.check(f"{kernel.name}: {shared} bytes of shared memory", status)
             self._largest[handle] = shared
-        places = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
-        status = self._launch(kernel.handle, grid[0], grid[1], 1, block, 1, 1, shared, stream, places, None)
+        size = ctypes.c_size_t(ctypes.sizeof(arguments))  # so that the driver notices another layout
+        packed = (_BUFFER, ctypes.addressof(arguments), _BUFFER_SIZE, ctypes.addressof(size), None)
+        extra = (ctypes.c_void_p * 5)(*packed)
+        status = self._launch(kernel.handle, grid[0], grid[1], 1, block, 1, 1, shared, stream, None, extra)
         self.check(f"{kernel.name}: cuLaunchKernel", status)
 
 
