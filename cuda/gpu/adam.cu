@@ -14,8 +14,8 @@ struct AdamArgs {
 
 DEVICE_FN void update(const AdamArgs& args, float g, float& parameter, float& mean, float& square) {
     if (g == 0) return;
-    mean = fma(g - mean, 1 - args.beta1, mean);
-    square = fma(g * g, 1 - args.beta2, square * args.beta2);
+    mean = fma_(g - mean, 1 - args.beta1, mean);
+    square = fma_(g * g, 1 - args.beta2, square * args.beta2);
     parameter -= mean * args.rate / (sqrtf(square) * args.unbias + args.eps);
 }
 

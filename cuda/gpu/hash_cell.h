@@ -80,13 +80,13 @@ DEVICE_FN Row<F> encode_cell(const Cell& cell, const float* table, int features)
         const Row<F> b = load_row<F>(table + static_cast<int64_t>(cell.row[2 * pair + 1]) * features);
         UNROLL
         for (int f = 0; f < F; ++f) {
-            low.f[f] = fma(a.f[f], weight, low.f[f]);
-            high.f[f] = fma(b.f[f], weight, high.f[f]);
+            low.f[f] = fma_(a.f[f], weight, low.f[f]);
+            high.f[f] = fma_(b.f[f], weight, high.f[f]);
         }
     }
     Row<F> mixed;
     UNROLL
-    for (int f = 0; f < F; ++f) mixed.f[f] = fma(high.f[f], cell.upper[0], low.f[f] * cell.lower[0]);
+    for (int f = 0; f < F; ++f) mixed.f[f] = fma_(high.f[f], cell.upper[0], low.f[f] * cell.lower[0]);
     return mixed;
 }
 
@@ -103,17 +103,17 @@ DEVICE_FN void add_slope(const Cell& cell, const float* table, int features, con
         const float weight = cell.weight_yz(pair);
         UNROLL
         for (int f = 0; f < F; ++f) {
-            mixed[pair].f[f] = fma(b.f[f], high[0], a.f[f] * low[0]);
-            along_x.f[f] = fma(b.f[f] - a.f[f], weight, along_x.f[f]);
+            mixed[pair].f[f] = fma_(b.f[f], high[0], a.f[f] * low[0]);
+            along_x.f[f] = fma_(b.f[f] - a.f[f], weight, along_x.f[f]);
         }
     }
     UNROLL
     for (int f = 0; f < F; ++f) {
         const float g = gradient.f[f];
         const float m0 = mixed[0].f[f], m1 = mixed[1].f[f], m2 = mixed[2].f[f], m3 = mixed[3].f[f];
-        slope[0] = fma(along_x.f[f], g, slope[0]);
-        slope[1] = fma(fma(m3 - m2, high[2], (m1 - m0) * low[2]), g, slope[1]);
-        slope[2] = fma(fma(m3, high[1], m2 * low[1]) - fma(m1, high[1], m0 * low[1]), g, slope[2]);
+        slope[0] = fma_(along_x.f[f], g, slope[0]);
+        slope[1] = fma_(fma_(m3 - m2, high[2], (m1 - m0) * low[2]), g, slope[1]);
+        slope[2] = fma_(fma_(m3, high[1], m2 * low[1]) - fma_(m1, high[1], m0 * low[1]), g, slope[2]);
     }
 }
 

@@ -67,7 +67,7 @@ DEVICE_FN void backward_x(const HashArgs& args) {
         for (int f = 0; f < args.features; f += F)
             add_slope<F>(cell, args.table + level.first * args.features + f, args.features,
                          load_row<F>(grad + l * args.features + f), slope);
-        for (int a = 0; a < 3; ++a) sum[a] = fma(slope[a], static_cast<float>(level.resolution), sum[a]);
+        for (int a = 0; a < 3; ++a) sum[a] = fma_(slope[a], static_cast<float>(level.resolution), sum[a]);
     }
     for (int a = 0; a < 3; ++a) args.out[3 * point + a] = sum[a];
 }
