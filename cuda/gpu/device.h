@@ -36,6 +36,9 @@ typedef unsigned long long uint64_t;
 #define NO_UNROLL _Pragma("unroll 1")
 #define KERNEL(name, Args, block) \
     extern "C" __global__ void __launch_bounds__(block) name(const __grid_constant__ Args args)
+// With registers for that many blocks on a multiprocessor at once, all of them if need be.
+#define KERNEL_OF_BLOCKS(name, Args, block, blocks) \
+    extern "C" __global__ void __launch_bounds__(block, blocks) name(const __grid_constant__ Args args)
 
 DEVICE_FN int thread_index() { return static_cast<int>(threadIdx.x); }
 DEVICE_FN int block_index() { return static_cast<int>(blockIdx.x); }
@@ -193,6 +196,19 @@ DEVICE_FN int warp_index() { return thread_index() >> 5; }
 DEVICE_FN int block_warps() { return block_threads() >> 5; }
 DEVICE_FN int64_t global_thread() { return static_cast<int64_t>(block_index()) * block_threads() + thread_index(); }
 DEVICE_FN int64_t all_threads() { return static_cast<int64_t>(grid_blocks()) * block_threads(); }
+
+// Calls fn(Index<begin>()) to fn(Index<end - 1>()): a loop over arrays that must stay in registers, whatever it holds.
+template <int i>
+struct Index {
+    static constexpr int value = i;
+};
+template <int begin, int end, class Fn>
+DEVICE_FN void unrolled(Fn&& fn) {
+    if constexpr (begin < end) {
+        fn(Index<begin>());
+        unrolled<begin + 1, end>(fn);
+    }
+}
 
 // Sum, largest and running sum over a warp's lanes; every lane gets the first two.
 template <class T>

@@ -202,7 +202,14 @@ DEVICE_FN Rows<columns> activate(Sums<columns> sums, int kind, float omega, Rows
     return round<T>(sums);
 }
 
-// sums *= slopes
+template <int columns>
+DEVICE_FN void scale_by(Sums<columns>& sums, float scale) {
+    UNROLL
+    for (int n = 0; n < columns / 8; ++n) {
+        UNROLL
+        for (int i = 0; i < 4; ++i) sums.tile[n][i] *= scale;
+    }
+}
 template <class T, int columns>
 DEVICE_FN void scale_by(Sums<columns>& sums, const Rows<columns>& slopes) {
     UNROLL
