@@ -7,7 +7,7 @@
 struct Rounded {
     float value;
 
-    DEVICE_FN Rounded(float v) : value(v) {}
+    DEVICE_FN Rounded(float v = 0) : value(v) {}
 };
 
 #if defined(EMULATED)  // compiled without fused products

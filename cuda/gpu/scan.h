@@ -5,12 +5,13 @@
 
 namespace scan {
 
-// The product of this lane's factor and those of the lanes before it.
+// The product of this lane's factor and those of the lanes before it, among `lanes` neighbours.
+template <int lanes = 32>
 DEVICE_FN float product(float factor) {
     UNROLL
-    for (int step = 1; step < 32; step *= 2) {
+    for (int step = 1; step < lanes; step *= 2) {
         const float before = shuffle_up(factor, step);
-        if (lane_index() >= step) factor *= before;
+        if ((lane_index() & (lanes - 1)) >= step) factor *= before;
     }
     return factor;
 }

@@ -19,6 +19,8 @@
         #name, sizeof(Args), block, [](const void* args) { name(*static_cast<const Args*>(args)); }); \
     static void name(const Args& args)
 
+#define KERNEL_OF_BLOCKS(name, Args, block, blocks) KERNEL(name, Args, block)
+
 struct alignas(8) float2 {
     float x, y;
 };
