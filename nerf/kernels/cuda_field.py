@@ -1,0 +1,109 @@
+"""The ops of the `cuda` backend that go through a hash grid's field: `look` and `frame`, each one kernel, and `shade`."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nerf.kernels import cuda_driver, cuda_field_trial, cuda_frame, cuda_mlp
+from nerf.kernels import frame as frames
+from nerf.kernels.cuda import check_course, composite, hash_encode, mlp
+from nerf.kernels.cuda_arguments import check, together
+from nerf.kernels.frame import Course, GridField, Looked, Motion, Seen, TruncatedExp
+from nerf.kernels.shade import NearGradients, Shaded
+from nerf.kernels.space import Space, to_unit
+
+
+def _format(op: str, field: GridField, seen: int, device: torch.device) -> str:
+    """What the field's networks round to; "" where `reference` takes it."""
+    networks = (*field.density_weights, *field.density_biases, *field.color_weights, *field.color_biases)
+    check(op, field.table, *networks)
+    expected = (field.geometry.offsets[-1], field.geometry.features)
+    if field.table.shape != expected:
+        raise ValueError(f"{op}: expected a table of shape {expected}, found {tuple(field.table.shape)}")
+    if not cuda_frame.fits(field, seen, device):
+        return ""
+    format = cuda_mlp.format_of("auto", ("relu", "none"), cuda_driver.capability(device))
+    density, color = (tuple(map(len, weights)) for weights in (field.density_weights, field.color_weights))
+    shape = cuda_field_trial.Field(field.geometry, (density, color), seen, format)
+    return format if cuda_field_trial.field(shape, device) else ""
+
+
+@torch.no_grad()
+def look(
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    near: Float[Tensor, "r"],
+    far: Float[Tensor, "r"],
+    course: Course,
+    field: GridField,
+    stop: float,
+    faint: float,
+    values: Float[Tensor, "n3"] | None = None,
+    value_scale: float = 1.0,
+) -> Looked:
+    """`nerf.kernels.frame.look`. Samples behind `stop` are not asked for. Waits once for the GPU: how many samples were
+    kept is the shape of the results."""
+    rays = (origins, directions, near, far)
+    check_course("look", rays, course)
+    if values is not None:
+        together("look", near, values)
+        if values.shape != (course.resolution**3,) or not values.is_contiguous():
+            found = tuple(values.shape)
+            raise ValueError(f"look: expected values of a flat grid of {course.resolution}^3, found {found}")
+    format = _format("look", field, 0, near.device)
+    if not format:
+        return frames.look(*rays, course, field, stop, faint, values, value_scale)
+    return cuda_frame.look(rays, course, field, stop, faint, values, value_scale, format)
+
+
+@torch.no_grad()
+def frame(
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    near: Float[Tensor, "r"],
+    far: Float[Tensor, "r"],
+    course: Course,
+    field: GridField,
+    view: Float[Tensor, "r v"],
+    stop: float,
+    faint: float,
+    motion: Motion | None = None,
+) -> Seen:
+    """`nerf.kernels.frame.frame`; what moves is `reference`'s. Samples behind `stop` are not asked for."""
+    rays = (origins, directions, near, far)
+    check_course("frame", rays, course)
+    check("frame", near, view)
+    if len(view) != len(near):
+        raise ValueError(f"frame: expected a row of view a ray, found {tuple(view.shape)} for {len(near)} rays")
+    format = _format("frame", field, view.shape[1], near.device) if motion is None else ""
+    if not format:
+        return frames.frame(*rays, course, field, view, stop, faint, motion)
+    return cuda_frame.frame(rays, course, field, view, stop, faint, format)
+
+
+def shade(
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    t: Float[Tensor, "p"],
+    dt: Float[Tensor, "p"],
+    offsets: Int[Tensor, "r1"],
+    ray: Int[Tensor, "p"],
+    space: Space,
+    field: GridField,
+    view: Float[Tensor, "r v"],
+    background: Float[Tensor, "#r 3"] | None = None,
+    near: float | None = None,
+) -> Shaded:
+    """`nerf.kernels.shade.shade`: the backend's encoding, networks and compositing one after another."""
+    x_unit = to_unit(origins.index_select(0, ray) + directions.index_select(0, ray) * t[:, None], space)
+    encoded = hash_encode(x_unit, field.table, field.geometry)
+    features = mlp(encoded, field.density_weights, field.density_biases)
+    density = TruncatedExp.apply(features[:, 0] + field.density_bias) * field.density_scale
+    inputs = torch.cat([features, view.index_select(0, ray)], dim=1)
+    rgb = mlp(inputs, field.color_weights, field.color_biases, "relu", "sigmoid")
+    seen = density.detach()
+    if near is not None:
+        density, rgb = NearGradients.apply(density, rgb, (t / near).square().clamp(max=1.0))
+    return Shaded(composite(density, rgb, t, dt, offsets, background), seen)
