@@ -13,6 +13,7 @@ from nerf.field import HashField, NerfField
 from nerf.kernels.composite import Composited, ray_of_sample
 from nerf.kernels.frame import Course, GridField
 from nerf.kernels.shade import NearGradients, Shaded
+from nerf.kernels.space import constant
 from nerf.model import HierarchicalConfig, MarchConfig, SceneModel
 from nerf.rays import Rays
 from nerf.samples import Samples, importance, lengths, pack, stratified
@@ -62,7 +63,7 @@ def shade(
     x = model.to_canonical(x_world, code, bands)
     noise = None
     if generator is not None and field.noise > 0:
-        noise = torch.randn(len(x), generator=generator) * field.noise
+        noise = torch.randn(len(x), generator=generator, device=x.device) * field.noise
     density, features = field.density(x, noise, model.ambient(x_world, code, bands))
     view = model.view(rays.directions, rays.appearance).index_select(0, samples.ray)
     rgb, seen = field.color(features, view), density.detach()
@@ -90,7 +91,7 @@ def render_rays(
         prune: a first look without gradients drops the samples that are faint or that no light reaches.
     """
     if background is None and model.geometry.background is not None:
-        background = torch.tensor([model.geometry.background], dtype=rays.origins.dtype, device=rays.origins.device)
+        background = constant(model.geometry.background, rays.origins)[None]
     match model.config.sampling:
         case MarchConfig():
             return _marched(model, rays, generator, bands, background, coarsen, prune)
@@ -128,7 +129,7 @@ def course(
     """How `rays` march through occupied cells, steps `coarsen` times their own length; a generator jitters them."""
     grid = model.occupancy
     assert grid is not None
-    jitter = None if generator is None else torch.rand(len(rays.near), generator=generator)
+    jitter = None if generator is None else torch.rand(len(rays.near), generator=generator, device=rays.near.device)
     # Longer steps outrun the dilated grid's promise, so they do without it.
     dilated = grid.dilated if coarsen == 1 and occupied is grid.occupied else None
     step, cone = model.step * coarsen, model.cone * coarsen

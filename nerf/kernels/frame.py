@@ -12,7 +12,7 @@ from nerf.kernels import composite
 from nerf.kernels.hash_encode import GridGeometry, hash_encode
 from nerf.kernels.march import cell_index, march
 from nerf.kernels.mlp import mlp
-from nerf.kernels.space import Space, to_unit
+from nerf.kernels.space import Space, constant, to_unit
 
 HIGHEST_RAW = 60.0  # exp of more is no float32
 STEEPEST_RAW = 15.0  # beyond it the exponential's gradient grows no more
@@ -99,7 +99,7 @@ def ask(x_unit: Float[Tensor, "p 3"], field: GridField) -> tuple[Float[Tensor, "
 
 def moved(x_world: Float[Tensor, "p 3"], space: Space, motion: Motion) -> Float[Tensor, "p 3"]:
     """Points of the world, those inside the space's cube moved."""
-    y = (x_world - torch.tensor(space.center, dtype=x_world.dtype, device=x_world.device)) / space.half
+    y = (x_world - constant(space.center, x_world)) / space.half
     inside = (y.abs() < 1).all(-1).nonzero().squeeze(1)
     cells = len(motion.lattice) - 1
     place = (y[inside] + 1) * (cells / 2)
