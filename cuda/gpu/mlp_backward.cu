@@ -106,7 +106,7 @@ template <int rows, int columns>
 DEVICE_FN void flush(const BackwardArgs& args, int layer, const WeightGradient<rows, columns, warps>& gradient) {
     const int height = args.net.rows[layer], width = columns_of(args.net, layer);
     const float scale = scale_of(args.largest).down;
-    add_layer(gradient, args.to_weight[layer], width, height, width, exact && layer == 0, scale);
+    add_layer(gradient, args.to_weight[layer], 0, 0, width, height, width, exact && layer == 0, scale);
     gradient.add_to_bias(args.to_bias[layer], height, scale);
 }
 

@@ -78,18 +78,19 @@ struct WeightGradient {
     }
 };
 
-// Adds to a matrix of `height` rows, `apart` numbers apart, of which `width` columns are meant. `parts`: G^T H is of a
-// split first layer (mlp_network.h), whose columns of x1 and x2 both are of x.
+// Adds to a matrix of `height` rows, `apart` numbers apart, of which `width` columns are meant, from a row and a column
+// on. `parts`: it is of a split first layer (mlp_network.h), whose columns of x1 and x2 both are of x.
 template <int rows, int columns, int warps>
-DEVICE_FN void add_layer(const WeightGradient<rows, columns, warps>& gradient, float* matrix, int apart, int height,
-                         int width, bool parts, float scale) {
-    gradient.each([&](int row, int column, float low, float high) {
+DEVICE_FN void add_layer(const WeightGradient<rows, columns, warps>& gradient, float* matrix, int first_row,
+                         int first_column, int apart, int height, int width, bool parts, float scale) {
+    gradient.each([&](int own_row, int own_column, float low, float high) {
+        const int row = first_row + own_row, column = first_column + own_column;
         if (row >= height) return;
         float* to = matrix + static_cast<int64_t>(row) * apart;
         if (parts) {
             if (column < 2 * width) add_to(to + column % width, low * scale);
             if (column + 1 < 2 * width) add_to(to + (column + 1) % width, high * scale);
-        } else if (apart % 2 == 0 && column + 1 < width) {
+        } else if (column + 1 < width && reinterpret_cast<uint64_t>(to) % 8 == 0) {
             add_to(to + column, low * scale, high * scale);
         } else {
             if (column < width) add_to(to + column, low * scale);

@@ -5,7 +5,9 @@
 #include "mlp.h"
 
 #if !defined(MLP_FORMAT)
-#define MLP_FORMAT Float16       // or Bfloat16: what the products' operands are rounded to
+#define MLP_FORMAT Float16  // or Bfloat16: what the products' operands are rounded to
+#endif
+#if !defined(MLP_WIDTH)
 #define MLP_INPUT 32             // columns of x, padded to a multiple of 16
 #define MLP_WIDTH 64             // columns between layers, padded: 16, 32, 64 or 128
 #define MLP_OUTPUT 16            // columns of the result, padded likewise
