@@ -77,7 +77,8 @@ def format_of(dtype: str, activations: tuple[str, str], architecture: int) -> st
 
 
 def _shape(x: Tensor, weights: Sequence[Tensor], settings: Settings) -> Shape | None:
-    return shape_of(x.shape[1], tuple(weight.shape[0] for weight in weights), settings)
+    rows, activations = tuple(weight.shape[0] for weight in weights), (settings.activation, settings.output_activation)
+    return shape_of(x.shape[1], rows, activations, settings.dtype, settings.skips)
 
 
 def forward(

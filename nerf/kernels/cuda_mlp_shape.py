@@ -115,20 +115,21 @@ class Shape:
 
 
 @cache
-def shape_of(inputs: int, rows: tuple[int, ...], settings: Settings) -> Shape | None:
+def shape_of(
+    inputs: int, rows: tuple[int, ...], activations: tuple[str, str], dtype: str, skips: tuple[int, ...]
+) -> Shape | None:
     """A network's shape; None where it is too wide or too deep for the programs.
 
     Args:
         rows: of each layer's matrix.
     """
-    activation, output_activation, _, dtype, skips = settings
     wide = [next((width for width in WIDTHS if width >= most), 0) for most in (max(rows[:-1], default=1), rows[-1])]
     # A sine turns a rounded coordinate into noise; coordinates are few.
-    exact = activation == "sine" and len(rows) > 1 and 3 * inputs <= 64 and not skips
+    exact = activations[0] == "sine" and len(rows) > 1 and 3 * inputs <= 64 and not skips
     columns = _padded(3 * inputs if exact else inputs)
     if not all(wide) or columns > 128 or len(rows) > MOST_LAYERS or 0 in skips:
         return None
-    kinds = ACTIVATIONS.index(activation), ACTIVATIONS.index(output_activation)
+    kinds = (ACTIVATIONS.index(name) for name in activations)
     return Shape(dtype, columns, *wide, len(rows), sum(1 << layer for layer in skips), *kinds, exact)
 
 
