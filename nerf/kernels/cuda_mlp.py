@@ -29,9 +29,12 @@ from nerf.kernels.cuda_mlp_shape import (
     Settings,
     Shape,
     blocks_at_once,
+    exact_first,
     network,
     shape_of,
 )
+
+__all__ = ["FORMATS", "backward", "exact_first", "format_of", "forward", "shape_of"]
 
 
 class _ForwardArguments(ctypes.Structure):

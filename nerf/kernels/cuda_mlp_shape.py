@@ -114,6 +114,12 @@ class Shape:
         return self.width <= 64 and not self.skips and fits
 
 
+def exact_first(inputs: int, activation: str, depth: int, skips: tuple[int, ...]) -> bool:
+    """Whether a first layer's operands keep all their bits, or twice a format's: a sine turns a rounded coordinate into
+    noise, and coordinates are few."""
+    return activation == "sine" and depth > 1 and 3 * inputs <= 64 and not skips
+
+
 @cache
 def shape_of(
     inputs: int, rows: tuple[int, ...], activations: tuple[str, str], dtype: str, skips: tuple[int, ...]
@@ -124,8 +130,7 @@ def shape_of(
         rows: of each layer's matrix.
     """
     wide = [next((width for width in WIDTHS if width >= most), 0) for most in (max(rows[:-1], default=1), rows[-1])]
-    # A sine turns a rounded coordinate into noise; coordinates are few.
-    exact = activations[0] == "sine" and len(rows) > 1 and 3 * inputs <= 64 and not skips
+    exact = exact_first(inputs, activations[0], len(rows), skips)
     columns = _padded(3 * inputs if exact else inputs)
     if not all(wide) or columns > 128 or len(rows) > MOST_LAYERS or 0 in skips:
         return None

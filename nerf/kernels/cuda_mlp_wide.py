@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from nerf.kernels import cuda_driver
 from nerf.kernels.cuda_arguments import fields, place
-from nerf.kernels.cuda_mlp_shape import FORMATS, Settings, blocks_at_once
+from nerf.kernels.cuda_mlp_shape import FORMATS, Settings, blocks_at_once, exact_first
 from nerf.kernels.mlp import ACTIVATIONS
 
 _CHUNK = 1 << 16  # rows at a time: what is kept of them is at most a few hundred MB
@@ -54,11 +54,6 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return torch.mm(a, b, out_dtype=torch.float32) if _gives_float32(a.device) else (a @ b).float()
 
 
-def _exact(settings: Settings, depth: int) -> bool:
-    """Whether the first layer is multiplied in float32: a sine turns a rounded coordinate into noise."""
-    return settings.activation == "sine" and depth > 1 and not settings.skips
-
-
 def _forward_chunk(
     x: Tensor, rounded: Sequence[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor], settings: Settings,
     backward: bool,
@@ -69,7 +64,7 @@ def _forward_chunk(
     for layer, weight in enumerate(rounded):
         rows = torch.cat([rows, coarse], dim=1) if layer in settings.skips else rows
         entered.append(rows)
-        exact = layer == 0 and _exact(settings, len(weights))
+        exact = layer == 0 and exact_first(x.shape[1], settings.activation, len(weights), settings.skips)
         sums = F.linear(x, weights[0]) if exact else _product(rows, weight.T)
         if layer < len(rounded) - 1:
             rows = torch.empty_like(sums, dtype=coarse.dtype)
@@ -126,7 +121,7 @@ def _backward_chunk(
     _run("mlp_epilogue_last", settings, kind, sums, bias=bias, grad=grad, largest=largest, value=above)
     to_x = torch.zeros_like(x)
     for layer in reversed(range(depth)):
-        exact = layer == 0 and _exact(settings, depth)
+        exact = layer == 0 and exact_first(x.shape[1], settings.activation, depth, settings.skips)
         made[layer].add_(above.T.float() @ x if exact else _product(above.T, entered[layer]))
         if biases:
             made[depth + layer].add_(above.sum(0, dtype=torch.float32))
