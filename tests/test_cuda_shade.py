@@ -15,7 +15,6 @@ from tests.cuda_emulated import NEEDS, distance, emulated  # noqa: F401 (a fixtu
 from tests.test_cuda_frame import make_field, make_rays
 
 pytestmark = [NEEDS, pytest.mark.usefixtures("emulated", "seed")]
-DTYPES = ("float16", "float16")
 
 
 def make(count: int, seen: int = 5):
@@ -56,7 +55,7 @@ def compare(count, contract, behind, near, density_scale=1.0) -> list[float]:
     rays, (t, dt, offsets, ray) = make(count)
     background = {"black": None, "one": torch.rand(1, 3), "a ray": torch.rand(count, 3)}[behind]
     own, parameters = leaves(field, torch.float32)
-    found = cuda_shade.shade(rays, (t, dt, offsets, ray), space, own, background, near, DTYPES)
+    found = cuda_shade.shade(rays, (t, dt, offsets, ray), space, own, background, near, "float16")
     theirs, exact = leaves(field, torch.float64)
     origins, directions, view, t, dt = (value.double() for value in (*rays, t, dt))
     behind_all = None if background is None else background.double()
@@ -87,11 +86,11 @@ def test_colour_alone_has_gradients_too_and_densities_too_large_are_cut():
     field = make_field()._replace(density_bias=40.0)
     own, parameters = leaves(field, torch.float32)
     rays, samples = make(20)
-    found = cuda_shade.shade(rays, samples, Space((0.1, -0.2, 0.3), 1.5, True), own, None, None, DTYPES)
+    found = cuda_shade.shade(rays, samples, Space((0.1, -0.2, 0.3), 1.5, True), own, None, None, "float16")
     found.out.rgb.sum().backward()
     assert all(value.grad is not None and value.grad.isfinite().all() for value in parameters)
     assert found.density.isfinite().all() and found.density.max() > 1e15
     with torch.no_grad():
         assert not cuda_shade.shade(
-            rays, samples, Space((0, 0, 0), 1, True), own, None, None, DTYPES
+            rays, samples, Space((0, 0, 0), 1, True), own, None, None, "float16"
         ).out.rgb.requires_grad

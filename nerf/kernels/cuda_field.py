@@ -1,4 +1,4 @@
-"""The ops of the `cuda` backend that go through a hash grid's field: `look` and `frame`, each one kernel, and `shade`."""
+"""The ops of the `cuda` backend that go through a hash grid's field: `look` and `frame`, each one kernel, and `shade`, which is several."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nerf.kernels import cuda_driver, cuda_field_trial, cuda_frame, cuda_mlp
+from nerf.kernels import cuda_driver, cuda_field_trial, cuda_frame, cuda_mlp, cuda_shade, cuda_trials
 from nerf.kernels import frame as frames
 from nerf.kernels.cuda import check_course, composite, hash_encode, mlp
 from nerf.kernels.cuda_arguments import check, together
@@ -28,6 +28,19 @@ def _format(op: str, field: GridField, seen: int, device: torch.device) -> str:
     density, color = (tuple(map(len, weights)) for weights in (field.density_weights, field.color_weights))
     shape = cuda_field_trial.Field(field.geometry, (density, color), seen, format)
     return format if cuda_field_trial.field(shape, device) else ""
+
+
+def _shade_format(field: GridField, seen: int, device: torch.device) -> str:
+    """What the networks of a training step in one go round to; "" where its ops go one by one."""
+    format = cuda_mlp.format_of("auto", ("relu", "none"), cuda_driver.capability(device))
+    density, color = (tuple(map(len, weights)) for weights in (field.density_weights, field.color_weights))
+    for inputs, rows, last in ((field.geometry.width, density, "none"), (density[-1] + seen, color, "sigmoid")):
+        network = cuda_trials.Network(inputs, rows, ("relu", last), 30.0, format, (), True, False)
+        if not cuda_trials.mlp(network, device):
+            return ""
+    shape = cuda_field_trial.Field(field.geometry, (density, color), seen, format)
+    good = cuda_trials.hash_encode(field.geometry, device) and cuda_trials.composite(device)
+    return format if good and cuda_field_trial.shade(shape, device) else ""
 
 
 @torch.no_grad()
@@ -96,7 +109,19 @@ def shade(
     background: Float[Tensor, "#r 3"] | None = None,
     near: float | None = None,
 ) -> Shaded:
-    """`nerf.kernels.shade.shade`: the backend's encoding, networks and compositing one after another."""
+    """`nerf.kernels.shade.shade`: the backend's kernels one after another, and nothing between them; where rays have
+    gradients, or a kernel can't be used, the backend's ops and torch's."""
+    rays, samples = (origins, directions, view), (t, dt, offsets, ray)
+    given = [tensor for tensor in (*rays, t, dt, background) if tensor is not None]
+    check("shade", *given)
+    together("shade", *given, offsets, ray)
+    if len(offsets) != len(origins) + 1 or len(view) != len(origins) or not len(t) == len(dt) == len(ray):
+        found = [tuple(tensor.shape) for tensor in (origins, view, t, dt, offsets, ray)]
+        raise ValueError(f"shade: expected a row of view a ray, offsets of rays, rays of samples, found shapes {found}")
+    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+    format = "" if wanted else _shade_format(field, view.shape[1], t.device)
+    if format:
+        return cuda_shade.shade(rays, samples, space, field, background, near, format)
     x_unit = to_unit(origins.index_select(0, ray) + directions.index_select(0, ray) * t[:, None], space)
     encoded = hash_encode(x_unit, field.table, field.geometry)
     features = mlp(encoded, field.density_weights, field.density_biases)

@@ -1,21 +1,27 @@
-"""What `look` and `frame` of the `cuda` backend are tried with at their first use, as cuda_trials does for the others."""
+"""What `look`, `frame` and `shade` of the `cuda` backend are tried with at their first use, as cuda_trials does for the others."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from nerf.kernels import cuda_frame, cuda_trials
+from nerf.kernels import cuda_frame, cuda_shade, cuda_trials
 from nerf.kernels import frame as frames
-from nerf.kernels.cuda_check import Pair, usable
+from nerf.kernels import shade as shading
+from nerf.kernels.composite import ray_of_sample
+from nerf.kernels.cuda_check import Pair, usable, with_gradients
 from nerf.kernels.frame import Course, GridField
 from nerf.kernels.hash_encode import GridGeometry
+from nerf.kernels.shade import Shaded
 
 # A sample that is barely seen, or barely not, may fall to either side once networks round.
 LIMIT = {"float16": 1e-2, "bfloat16": 5e-2}
+# A hidden number that rounding moves across zero turns its slope on or off.
+SHADE_LIMIT = {"float16": 1e-1, "bfloat16": 3e-1}
 STOP, FAINT = 1e-3, 1e-3
 
 
@@ -58,7 +64,7 @@ Rays = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _rays(device: torch.device) -> tuple[Rays, Course]:
-    origins, directions, near, far, *course = cuda_trials.rays(device, 0.0, False)
+    origins, directions, near, far, *course = cuda_trials.rays(device, 0.0, True)  # no point lies outside the grid
     return (origins, directions, near, far), Course(*course)
 
 
@@ -83,3 +89,37 @@ def _look(shape: Field, device: torch.device) -> list[Pair]:
     lit = [torch.tensor([float(looked.lit)]) for looked in (found, expected)]
     named = zip(("count", "t", "dt", "lit", "values"), [*sums[0], lit[0], cells[0]], [*sums[1], lit[1], cells[1]])
     return [Pair(name, one, other, LIMIT[shape.dtype]) for name, one, other in named]
+
+
+def shade(shape: Field, device: torch.device) -> bool:
+    """A training step on a random field: what rays see, and the gradients of the table and the networks."""
+    return usable("shade", shape, device, lambda: _shade(shape, device))
+
+
+def _shade(shape: Field, device: torch.device) -> list[Pair]:
+    generator = cuda_trials.seeded()
+    drawn, ((origins, directions, *_), course) = _random(shape, device, generator), _rays(device)
+    (_, _, t, dt), offsets = cuda_trials.samples(device, generator)
+    rays = len(offsets) - 1
+    view = torch.randn(rays, shape.seen, generator=generator).to(device)
+    along, samples = (origins[:rays], directions[:rays], view), (t, dt, offsets, ray_of_sample(offsets, len(t)))
+    background = torch.rand(1, 3, generator=generator).to(device)
+    depths = [len(group) for group in drawn[2:6]]
+    flat = [drawn.table, *(tensor for group in drawn[2:6] for tensor in group)]
+
+    def run(op: Callable[[GridField], Shaded]) -> Callable[..., Sequence[Tensor]]:
+        def with_field(table: Tensor, *parameters: Tensor) -> Sequence[Tensor]:
+            parts = iter(parameters)
+            lists = [[next(parts) for _ in range(depth)] for depth in depths]
+            bias, scale = drawn.density_bias, drawn.density_scale
+            return op(GridField(table, shape.geometry, lists[0], lists[1], lists[2], lists[3], bias, scale)).out
+
+        return with_field
+
+    def ours(field: GridField) -> Shaded:
+        return cuda_shade.shade(along, samples, course.space, field, background, 1.0, shape.dtype)
+
+    def theirs(field: GridField) -> Shaded:
+        return shading.shade(along[0], along[1], *samples, course.space, field, view, background, 1.0)
+
+    return with_gradients(run(ours), run(theirs), flat, SHADE_LIMIT[shape.dtype], generator)

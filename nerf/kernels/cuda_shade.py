@@ -40,7 +40,7 @@ class Plan(NamedTuple):
         rays: origins, directions, view.
         near: 0: no gradients are scaled.
         layers: of the density and of the colour network.
-        dtypes: what their products are of.
+        dtype: what their products are of.
     """
 
     samples: tuple[Tensor, Tensor, Tensor, Tensor]
@@ -51,7 +51,7 @@ class Plan(NamedTuple):
     near: float
     density: tuple[float, float]
     layers: tuple[int, int]
-    dtypes: tuple[str, str]
+    dtype: str
 
     def launch(self, kernel: str, width: int, threads: int, **where: Tensor) -> None:
         """Run one of shade.cu's kernels, `threads` of it; `width`: columns of the density network's outputs."""
@@ -86,10 +86,10 @@ class _Shade(torch.autograd.Function):
         x, density, width = t.new_empty(p, 3), torch.empty_like(t), len(density_net[1][-1])
         plan.launch("unit_points", width, p, x=x)
         encoded = cuda_grid.encode(x, table, plan.geometry)
-        features = cuda_mlp.forward(encoded, *density_net, "relu", "none", 0.0, plan.dtypes[0], ())
+        features = cuda_mlp.forward(encoded, *density_net, "relu", "none", 0.0, plan.dtype, ())
         inputs = t.new_empty(p, width + seen)
         plan.launch("color_inputs", width, p * (width + seen), features=features, density=density, inputs=inputs)
-        rgb = cuda_mlp.forward(inputs, *color_net, "relu", "sigmoid", 0.0, plan.dtypes[1], ())
+        rgb = cuda_mlp.forward(inputs, *color_net, "relu", "sigmoid", 0.0, plan.dtype, ())
         out = cuda_rays.composite(density, rgb, t, dt, offsets, plan.background)
         ctx.save_for_backward(table, *parameters, x, encoded, features, inputs, density, rgb, out[3])
         ctx.plan = plan
@@ -111,7 +111,7 @@ class _Shade(torch.autograd.Function):
         )
         density_net, color_net = _networks(plan, parameters)
         to_inputs, *to_color = cuda_mlp.backward(
-            to_rgb, inputs, *color_net, "relu", "sigmoid", 0.0, plan.dtypes[1], (), True
+            to_rgb, inputs, *color_net, "relu", "sigmoid", 0.0, plan.dtype, (), True
         )
         to_features = torch.empty_like(features)
         plan.launch(
@@ -119,7 +119,7 @@ class _Shade(torch.autograd.Function):
             to_features=to_features,
         )  # fmt: skip
         to_encoded, *to_network = cuda_mlp.backward(
-            to_features, encoded, *density_net, "relu", "none", 0.0, plan.dtypes[0], (), True
+            to_features, encoded, *density_net, "relu", "none", 0.0, plan.dtype, (), True
         )
         to_table = cuda_grid.encode_table(x, to_encoded, plan.geometry) if ctx.needs_input_grad[1] else None
         made = (to_table, *to_network, *to_color)
@@ -133,21 +133,21 @@ def shade(
     field: GridField,
     background: Tensor | None,
     near: float | None,
-    dtypes: tuple[str, str],
+    dtype: str,
 ) -> Shaded:
     """`nerf.kernels.shade.shade`, with gradients to the field alone; of checked tensors.
 
     Args:
         rays: origins, directions, view.
         samples: t, dt, offsets, ray.
-        dtypes: what the products of the density and of the colour network are of, of cuda_mlp.FORMATS.
+        dtype: what the networks' products are of, one of cuda_mlp.FORMATS.
     """
     origins, directions, view = map(ready, rays)
     t, dt, offsets, ray = map(ready, samples)
     plan = Plan(
         (t, dt, offsets, ray), (origins, directions, view), space, field.geometry,
         None if background is None else ready(background), near or 0.0, (field.density_bias, field.density_scale),
-        (len(field.density_weights), len(field.color_weights)), dtypes,
+        (len(field.density_weights), len(field.color_weights)), dtype,
     )  # fmt: skip
     networks = (field.density_weights, field.density_biases, field.color_weights, field.color_biases)
     parameters = [tensor.contiguous() for group in networks for tensor in group]

@@ -69,7 +69,7 @@ def hash_encode(geometry: GridGeometry, device: torch.device) -> bool:
     return usable("hash_encode", geometry, device, trial)
 
 
-def _samples(device: torch.device, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
+def samples(device: torch.device, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
     """density, rgb, t, dt of ROWS samples and their offsets: rays without any, of a few, and of more than a warp's."""
     share = torch.rand(40, generator=generator) ** 3
     counts = (share / share.sum() * ROWS).long()
@@ -86,7 +86,7 @@ def composite(device: torch.device) -> bool:
 
     def trial() -> list[Pair]:
         generator = seeded()
-        (density, rgb, t, dt), offsets = _samples(device, generator)
+        (density, rgb, t, dt), offsets = samples(device, generator)
         background = torch.rand(1, 3, generator=generator).to(device)
         pairs = with_gradients(
             lambda density, rgb, background: cuda_ops.composite(density, rgb, t, dt, offsets, background),
@@ -125,11 +125,12 @@ def _flat(space: Space) -> tuple[list[float], float, bool]:
 
 
 def rays(device: torch.device, cone: float, contract: bool) -> tuple:
-    """Arguments of `march`: ROWS rays into a cube of 32^3 cells."""
+    """Arguments of `march`: ROWS rays into a cube of 32^3 cells, and out of it again."""
     generator, resolution = seeded(), 32
     space = Space((0.1, -0.2, 0.3), 1.0, contract)
     directions = torch.nn.functional.normalize(torch.randn(ROWS, 3, generator=generator), dim=-1)
-    origins = 0.5 * torch.rand(ROWS, 3, generator=generator) - 1.5 * directions
+    across = 0.4 * (torch.rand(ROWS, 3, generator=generator) - 0.5)
+    origins = torch.tensor(space.center) + across - 1.5 * directions
     near, far = torch.full((ROWS,), 0.3), 0.3 + 2.5 * torch.rand(ROWS, generator=generator)
     occupied = torch.rand(resolution**3, generator=generator) < 0.5
     jitter = torch.rand(ROWS, generator=generator)
