@@ -75,6 +75,7 @@ def _network(
     check("mlp", x, *weights, *(biases or ()))
 
 
+@cuda_driver.constant
 def _format(
     inputs: int,
     rows: tuple[int, ...],
@@ -87,14 +88,11 @@ def _format(
 ) -> str:
     """What a network's operands are rounded to; "" where `reference` takes it."""
     format = cuda_mlp.format_of(dtype, activations, cuda_driver.capability(device))
-    shape = cuda_mlp.shape_of(inputs, rows, activations, format, skips) if format else None
-    if shape is None:
+    if not format:
         return ""
-    net = cuda_trials.Network(inputs, rows, activations, omega, format, skips, bias, shape.exact)
+    exact = cuda_mlp.exact_first(inputs, activations[0], len(rows), skips)
+    net = cuda_trials.Network(inputs, rows, activations, omega, format, skips, bias, exact)
     return format if cuda_trials.mlp(net, device) else ""
-
-
-_format._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as torch.compiler.assume_constant_result does
 
 
 def mlp(

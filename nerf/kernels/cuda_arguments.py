@@ -29,7 +29,7 @@ def check(op: str, *tensors: Tensor) -> None:
 
 def together(op: str, *tensors: Tensor) -> None:
     """Raise unless tensors lie on one device that the backend runs on."""
-    kind, devices = cuda_driver.driver().device_type, {tensor.device for tensor in tensors}
+    kind, devices = cuda_driver.device_type(), {tensor.device for tensor in tensors}
     if len(devices) != 1 or next(iter(devices)).type != kind:
         raise ValueError(
             f"{op}: the cuda backend takes tensors on one {kind} device, found {sorted(map(str, devices))}"

@@ -16,11 +16,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import torch
 
 from nerf.kernels import cuda_compile
-from nerf.kernels.cuda_compile import Options
+from nerf.kernels.cuda_compile import Options, Program
 
 LOWEST = 75  # compute capability: older GPUs have no instruction that multiplies matrices of this shape
 SHARED = 99 * 1024  # bytes of shared memory that a block may have on every GPU from sm_86 up
@@ -30,6 +31,7 @@ _DYNAMIC_SHARED = 8  # CUfunction_attribute
 _BUFFER, _BUFFER_SIZE = 1, 2  # CU_LAUNCH_PARAM_BUFFER_POINTER, CU_LAUNCH_PARAM_BUFFER_SIZE
 
 Image = Callable[[str, Options], bytes]
+F = TypeVar("F", bound=Callable)
 
 
 class DriverError(RuntimeError):
@@ -66,6 +68,7 @@ class Driver:
         self.check("cuInit", self.library.cuInit(0))
         self._kernels: dict[tuple[str, str, int, Options], Kernel] = {}
         self._modules: dict[tuple[str, int, Options], ctypes.c_void_p] = {}
+        self.programs: dict[tuple[str, Options], Program] = {}  # those that NVRTC compiled for it
         self._contexts: dict[int, ctypes.c_void_p] = {}
         self._largest: dict[int, int] = {}
 
@@ -87,6 +90,13 @@ class Driver:
         count = ctypes.c_int()
         self.check("cuDeviceGetCount", self.library.cuDeviceGetCount(ctypes.byref(count)))
         return count.value
+
+    def name(self, device: int) -> str:
+        """What a GPU is called."""
+        handle, words = ctypes.c_int(), ctypes.create_string_buffer(256)
+        self.check("cuDeviceGet", self.library.cuDeviceGet(ctypes.byref(handle), device))
+        self.check("cuDeviceGetName", self.library.cuDeviceGetName(words, len(words), handle))
+        return words.value.decode(errors="replace")
 
     def attribute(self, device: int, number: int) -> int:
         """A fact of a GPU, by the number that cuda.h gives it."""
@@ -113,7 +123,8 @@ class Driver:
                 image = self.image(source, options)
             else:
                 compiler = cuda_compile.nvrtc(self.version())
-                image = cuda_compile.build(source, options, self.architecture(device), compiler).image
+                program = cuda_compile.build(source, options, self.architecture(device), compiler)
+                image, self.programs[source, options] = program.image, program
             module = ctypes.c_void_p()
             self.check(f"{source}: cuModuleLoadData", self.library.cuModuleLoadData(ctypes.byref(module), image))
             self._modules[source, device, options] = module
@@ -174,9 +185,22 @@ def emulated(path: str, image: Image) -> Iterator[Driver]:
         _installed.pop()
 
 
+def constant(function: F) -> F:
+    """A function whose result torch.compile takes as it is, rather than look into it (torch.compiler.assume_constant_result,
+    which would load the compiler)."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@constant
+def device_type() -> str:
+    """The type of the devices that the backend's tensors lie on: "cuda", or in an emulation "cpu"."""
+    return driver().device_type
+
+
 def _index(device: torch.device) -> int:
-    if device.type != driver().device_type:
-        raise ValueError(f"the cuda backend takes tensors on a {driver().device_type} device, found {device}")
+    if device.type != device_type():
+        raise ValueError(f"the cuda backend takes tensors on a {device_type()} device, found {device}")
     return 0 if device.index is None else device.index
 
 

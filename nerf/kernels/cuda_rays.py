@@ -108,7 +108,7 @@ def march(
     samples = int(offsets[-1])
     if samples >= UNCOUNTABLE:
         raise ValueError("march: expected fewer than 2^24 steps between near and far, found a ray with more")
-    t, dt = torch.empty(2, samples, dtype=near.dtype, device=near.device).unbind()
+    t, dt = near.new_empty(samples), near.new_empty(samples)
     arguments.offsets, arguments.t, arguments.dt = place(offsets), place(t), place(dt)
     if samples:
         _launch("march.cu", "march_take", len(near), arguments, near.device)

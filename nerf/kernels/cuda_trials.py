@@ -19,6 +19,7 @@ from nerf.kernels import hash_encode as grids
 from nerf.kernels import march as marching
 from nerf.kernels import mlp as networks
 from nerf.kernels.cuda_check import ROWS, Pair, usable, with_gradients
+from nerf.kernels.cuda_driver import constant
 from nerf.kernels.hash_encode import GridGeometry
 from nerf.kernels.space import Space
 
@@ -51,6 +52,7 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+@constant
 def hash_encode(geometry: GridGeometry, device: torch.device) -> bool:
     """Encoding, and its gradients to points and table."""
 
@@ -81,6 +83,7 @@ def samples(device: torch.device, generator: torch.Generator) -> tuple[list[Tens
     return [tensor.to(device) for tensor in (density, rgb, t, dt)], offsets.to(device)
 
 
+@constant
 def composite(device: torch.device) -> bool:
     """Compositing and transmittance, and their gradients."""
 
@@ -103,6 +106,7 @@ def composite(device: torch.device) -> bool:
     return usable("composite", "", device, trial)
 
 
+@constant
 def march(device: torch.device) -> bool:
     """Samples of rays through a grid of which half is occupied, steps of one length and growing ones."""
 
@@ -145,6 +149,7 @@ def per_ray(t: Tensor, dt: Tensor, offsets: Tensor) -> list[Tensor]:
     return [offsets.diff().float(), *sums]
 
 
+@constant
 def adam(device: torch.device) -> bool:
     """One step, on numbers of which a third have a gradient."""
 
@@ -188,6 +193,7 @@ def _rounded(x: Tensor, weights: list[Tensor], biases: list[Tensor], net: Networ
     return rows
 
 
+@constant
 def mlp(net: Network, device: torch.device) -> bool:
     """A network and its gradients to inputs, matrices and vectors, against one that rounds the same operands."""
     return usable("mlp", net, device, lambda: _network_trial(net, device))
