@@ -17,9 +17,10 @@ struct HashArgs {
     Levels grid;
 };
 
-template <class Fn>
+// Calls fn(cell, first number of the level's table, first of its columns among the point's); `lanes` threads have a point.
+template <int lanes, class Fn>
 DEVICE_FN void at_point_and_level(const HashArgs& args, Fn&& fn) {
-    const int64_t point = global_thread();
+    const int64_t point = global_thread() / lanes;
     if (point >= args.points) return;
     const int l = block_index_y();
     const grid::Level level = args.grid.level[l];
@@ -30,23 +31,26 @@ DEVICE_FN void at_point_and_level(const HashArgs& args, Fn&& fn) {
 // F features at a time; F is 1 where the grid's number of features is none of 1, 2, 4, 8.
 template <int F>
 DEVICE_FN void forward(const HashArgs& args) {
-    at_point_and_level(args, [&](const Cell& cell, int64_t first, int64_t column) {
+    at_point_and_level<1>(args, [&](const Cell& cell, int64_t first, int64_t column) {
         for (int f = 0; f < args.features; f += F)
             *reinterpret_cast<Row<F>*>(args.out + column + f) =
                 encode_cell<F>(cell, args.table + first + f, args.features);
     });
 }
 
-template <int F>
+// With one lane a point, a row's features are added at once. Where a GPU has no such instruction, as many lanes as there
+// are features have a point, so that those of a row are still added by one transaction.
+template <int F, int lanes>
 DEVICE_FN void backward_table(const HashArgs& args) {
-    at_point_and_level(args, [&](const Cell& cell, int64_t first, int64_t column) {
-        for (int f = 0; f < args.features; f += F) {
-            const Row<F> grad = load_row<F>(args.grad + column + f);
+    constexpr int own = F / lanes;
+    at_point_and_level<lanes>(args, [&](const Cell& cell, int64_t first, int64_t column) {
+        for (int f = own * (thread_index() % lanes); f < args.features; f += F) {
+            const Row<own> grad = load_row<own>(args.grad + column + f);
             float* const rows = args.out + first + f;
             for (int k = 0; k < 8; ++k) {
                 const float weight = (k & 1 ? cell.upper[0] : cell.lower[0]) * cell.weight_yz(k >> 1);
-                Row<F> share;
-                for (int i = 0; i < F; ++i) share.f[i] = grad.f[i] * weight;
+                Row<own> share;
+                for (int i = 0; i < own; ++i) share.f[i] = grad.f[i] * weight;
                 add_row(rows + static_cast<int64_t>(cell.row[k]) * args.features, share);
             }
         }
@@ -74,7 +78,8 @@ DEVICE_FN void backward_x(const HashArgs& args) {
 
 #define HASH_KERNELS(F) \
     KERNEL(hash_encode_##F, HashArgs, 128) { forward<F>(args); } \
-    KERNEL(hash_encode_table_##F, HashArgs, 128) { backward_table<F>(args); } \
+    KERNEL(hash_encode_table_##F, HashArgs, 128) { backward_table<F, 1>(args); } \
+    KERNEL(hash_encode_table_lanes_##F, HashArgs, 128) { backward_table<F, F>(args); } \
     KERNEL(hash_encode_x_##F, HashArgs, 128) { backward_x<F>(args); }
 
 HASH_KERNELS(1)

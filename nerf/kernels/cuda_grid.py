@@ -55,13 +55,16 @@ def levels_of(geometry: GridGeometry) -> Levels:
 def _launch(
     name: str, geometry: GridGeometry, x: Tensor, table: Tensor | None, grad: Tensor | None, out: Tensor
 ) -> None:
+    """A kernel's variant for as many features as can be had at once, over all points, and all levels unless it loops."""
     points, features = len(x), geometry.features
     where = (place(x), place(table), place(grad), place(out))
     arguments = _Arguments(*where, points, geometry.levels, features, levels_of(geometry))
-    at_once = features if features in (2, 4, 8) else 1
+    at_once, lanes = features if features in (2, 4, 8) else 1, 1
+    if name == "hash_encode_table" and cuda_driver.capability(x.device) < 90:
+        name, lanes = f"{name}_lanes", at_once
     kernel = cuda_driver.kernel("hash_encode.cu", f"{name}_{at_once}", x.device)
-    blocks = -(-points // _BLOCK)
-    cuda_driver.launch(kernel, (blocks, 1 if name == "hash_encode_x" else geometry.levels), _BLOCK, 0, arguments)
+    levels = 1 if name == "hash_encode_x" else geometry.levels
+    cuda_driver.launch(kernel, (-(-points * lanes // _BLOCK), levels), _BLOCK, 0, arguments)
 
 
 def encode(x: Float[Tensor, "p 3"], table: Float[Tensor, "n f"], geometry: GridGeometry) -> Float[Tensor, "p lf"]:
