@@ -49,59 +49,62 @@ def folder() -> Path:
     return kept
 
 
-def build(sources: Sequence[Path], flags: Sequence[str], libraries: Sequence[Path] = ()) -> Path:
-    """The shared library of some C++ sources, built once for all processes."""
-    commands = [["g++", "-x", "c++", *FLAGS, *flags, source] for source in sources]
-    texts = [run([*command, "-E"]) for command in commands]
-    made_from = [str([command[3:-1] for command in commands]), *texts, *(path.name for path in libraries)]
+def build(
+    sources: Sequence[Path],
+    flags: Sequence[str],
+    libraries: Sequence[Path] = (),
+    kind: Sequence[str] = ("-shared", "-fPIC"),
+) -> Path:
+    """The shared library of some C++ sources, or what `kind` says, built once for all processes."""
+    texts = [run(["g++", *FLAGS, *flags, "-x", "c++", "-E", "-P", source]) for source in sources]
+    kept = [flag for flag in flags if not flag.startswith(("-I", "-D"))]  # the texts tell the others
+    made_from = [*kind, *FLAGS, *kept, *texts, *(path.name for path in libraries)]
     name = hashlib.sha256("\0".join(made_from).encode()).hexdigest()[:24]
     path = folder() / f"{name}.so"
     with (folder() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes second finds it made
         if not path.exists():
             draft = path.with_suffix(f".{os.getpid()}")
-            run(
-                [
-                    "g++",
-                    *FLAGS,
-                    *flags,
-                    "-shared",
-                    "-fPIC",
-                    "-x",
-                    "c++",
-                    *sources,
-                    "-x",
-                    "none",
-                    *libraries,
-                    "-ldl",
-                    "-o",
-                    draft,
-                ]
-            )
+            given = ["-x", "c++", *sources, "-x", "none", *libraries, "-ldl", "-o", draft]
+            run(["g++", *FLAGS, *flags, *kind, *given])
             draft.rename(path)
     return path
 
 
-@cache
-def driver() -> Path:
-    """The emulated driver, to be opened where libcuda would be."""
-    return build(sorted((CUDA / "gpu/emulation").glob("*.cpp")), ["-O2"])
+def watched(sanitizer: str) -> list[str]:
+    """g++'s flags of its sanitizers, such as "thread"; none for none."""
+    if not sanitizer:
+        return []
+    # A shift of a negative number to the left is defined on every GPU, and in C++ from 2020 on.
+    return ["-g1", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-fno-sanitize=shift-base"]
 
 
 @cache
-def compile_image(
-    program: str, options: Sequence[str] = (), root: Path = CUDA, flags: Sequence[str] = ("-O1",)
-) -> bytes:
+def driver(sanitizer: str = "") -> Path:
+    """The emulated driver, to be opened where libcuda would be; or one that a sanitizer watches."""
+    flags = ["-O1", *watched(sanitizer)] if sanitizer else ["-O2"]
+    return build(sorted((CUDA / "gpu/emulation").glob("*.cpp")), flags)
+
+
+@cache
+def replay(sanitizer: str) -> Path:
+    """The program that launches recorded kernels again (tests/launches.py), which a sanitizer watches."""
+    return build([CUDA / "gpu/check/replay.cpp"], ["-O1", *watched(sanitizer)], [driver(sanitizer)], ["-pthread"])
+
+
+@cache
+def compile_image(program: str, options: Sequence[str] = (), root: Path = CUDA, sanitizer: str = "") -> bytes:
     """A program's kernels, as `cuModuleLoadData` of the emulated driver takes them.
 
     Args:
-        program: its file below `root`, such as "gpu/mlp.cu".
+        program: its file below `root`, such as "gpu/mlp_forward.cu".
         options: the compiler's, such as "-DMLP_WIDTH=64". What only NVRTC knows (--gpu-architecture ...) is left out.
         root: the kernels' sources, or a changed copy of them.
-        flags: g++'s own.
+        sanitizer: one of g++'s that watches the kernels, and with them the driver that takes them.
     """
     defined = [option for option in options if option.startswith("-D")]
-    return MAGIC + str(build([root / program], [*flags, f"-I{root}", *defined], [driver()])).encode() + b"\0"
+    flags = ["-O1", *watched(sanitizer), f"-I{root}", *defined]
+    return MAGIC + str(build([root / program], flags, [driver(sanitizer)])).encode() + b"\0"
 
 
 @cache

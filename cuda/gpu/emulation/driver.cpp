@@ -138,8 +138,8 @@ int cuModuleLoadData(void** module, const void* image) {
     if (!modules.count(path)) {
         if (!dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return refuse(invalid_image, dlerror());
         int count = 0;
-        const Kernel* const* found = emulation::registered(&count);
-        for (int i = 0; i < count; ++i) modules[path].kernels.push_back(const_cast<Kernel*>(found[i]));
+        Kernel* const* found = emulation::registered(&count);
+        modules[path].kernels.assign(found, found + count);
     }
     return *module = &modules[path], success;
 }

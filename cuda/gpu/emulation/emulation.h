@@ -20,7 +20,7 @@ struct Launch {
 };
 
 // The kernels registered since the last call: those of a module that was just opened.
-const Kernel* const* registered(int* count);
+Kernel* const* registered(int* count);
 
 // Runs a kernel; "" where all went well, otherwise what it did wrong.
 std::string run(const Kernel& kernel, const Launch& launch, const void* args);

@@ -7,6 +7,7 @@
 
 #include <sys/mman.h>
 
+#include <deque>
 #include <vector>
 
 #include "emulation.h"
@@ -20,7 +21,6 @@
 extern "C" {
 void* __tsan_get_current_fiber();
 void* __tsan_create_fiber(unsigned);
-void __tsan_destroy_fiber(void*);
 void __tsan_switch_to_fiber(void*, unsigned);
 void __tsan_acquire(void*);
 void __tsan_release(void*);
@@ -66,7 +66,6 @@ enum class State : char { ready, at_collective, at_barrier, ended };
 struct Fiber {
     void* stack_pointer = nullptr;
     State state = State::ready;
-    void* checked = nullptr;  // the thread sanitizer's
 };
 struct Warp {
     const char* collective = nullptr;
@@ -80,17 +79,19 @@ struct Block {
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
     int live = 0, waiting = 0, turn = 0;
-    char order[2], end;
+    char order[2], begin, end;
     const Kernel* kernel = nullptr;
     const void* args = nullptr;
     std::string error;
-    Fiber main;
+    void *main = nullptr, *main_checked = nullptr;  // its stack pointer; it as the thread sanitizer knows it
+    void* checked[most_threads] = {};               // likewise the threads, which serve one block after another
     unsigned char* stacks = nullptr;
     Schedule schedule = Schedule::round_robin;
     uint32_t random = 1;
 } block;
-std::vector<const Kernel*> kernels;
-std::vector<const Kernel*> handed_out;
+std::deque<Kernel> kernels;  // whose addresses stay
+std::vector<Kernel*> handed_out;
+size_t handed = 0;  // how many of them were handed out
 
 NO_THREAD_CHECK uint32_t next_random() {
     block.random = block.random * 1664525u + 1013904223u;
@@ -99,8 +100,8 @@ NO_THREAD_CHECK uint32_t next_random() {
 
 NO_THREAD_CHECK void back_to_main() {
     void* left;
-    THREAD_CHECK(__tsan_switch_to_fiber(block.main.checked, without_order));
-    emulation_switch(&left, block.main.stack_pointer);
+    THREAD_CHECK(__tsan_switch_to_fiber(block.main_checked, without_order));
+    emulation_switch(&left, block.main);
 }
 
 NO_THREAD_CHECK void fail(const std::string& what) {
@@ -137,11 +138,12 @@ NO_THREAD_CHECK void switch_to_next() {
     }
     if (to == from) return;
     block.position.thread = to;
-    THREAD_CHECK(__tsan_switch_to_fiber(block.fibers[to].checked, without_order));
+    THREAD_CHECK(__tsan_switch_to_fiber(block.checked[to], without_order));
     emulation_switch(&block.fibers[from].stack_pointer, block.fibers[to].stack_pointer);
 }
 
 NO_THREAD_CHECK void thread_main() {
+    THREAD_CHECK(__tsan_acquire(&block.begin));
     block.kernel->run(block.args);
     block.fibers[block.position.thread].state = State::ended;
     THREAD_CHECK(__tsan_release(&block.end));
@@ -156,7 +158,7 @@ NO_THREAD_CHECK void prepare(Fiber& fiber, int index) {
     for (int k = 0; k < 6; ++k) *--top = nullptr;
     fiber = {};
     fiber.stack_pointer = top;
-    THREAD_CHECK(fiber.checked = __tsan_create_fiber(0));
+    THREAD_CHECK(if (!block.checked[index]) block.checked[index] = __tsan_create_fiber(0));
 }
 
 NO_THREAD_CHECK void run_block(const Launch& launch) {
@@ -169,11 +171,11 @@ NO_THREAD_CHECK void run_block(const Launch& launch) {
     block.warps.assign(launch.threads / warp_size, {});
     block.live = launch.threads, block.waiting = 0;
     for (int i = 0; i < launch.threads; ++i) prepare(block.fibers[i], i);
-    THREAD_CHECK(block.main.checked = __tsan_get_current_fiber());
-    THREAD_CHECK(__tsan_switch_to_fiber(block.fibers[0].checked, without_order));
-    emulation_switch(&block.main.stack_pointer, block.fibers[0].stack_pointer);
+    THREAD_CHECK(block.main_checked = __tsan_get_current_fiber());
+    THREAD_CHECK(__tsan_release(&block.begin));
+    THREAD_CHECK(__tsan_switch_to_fiber(block.checked[0], without_order));
+    emulation_switch(&block.main, block.fibers[0].stack_pointer);
     THREAD_CHECK(__tsan_acquire(&block.end));
-    THREAD_CHECK(for (Fiber& fiber : block.fibers) __tsan_destroy_fiber(fiber.checked));
     for (size_t k = launch.shared; k < launch.shared + canary_bytes && block.error.empty(); ++k)
         if (shared[k] != unwritten) block.error = block.kernel->name + ": wrote beyond the launch's shared memory";
     ::operator delete(shared);
@@ -214,12 +216,12 @@ T get(const void* from) {
 NO_THREAD_CHECK const Position& position() { return block.position; }
 
 Registered::Registered(const char* name, size_t argument_bytes, int threads, void (*run)(const void* args)) {
-    kernels.push_back(new Kernel{name, argument_bytes, threads, run});  // for as long as its code: to the end
+    kernels.push_back({name, argument_bytes, threads, run});
 }
 
-const Kernel* const* registered(int* count) {
-    handed_out.swap(kernels);
-    kernels.clear();
+Kernel* const* registered(int* count) {
+    handed_out.clear();
+    while (handed < kernels.size()) handed_out.push_back(&kernels[handed++]);
     *count = static_cast<int>(handed_out.size());
     return handed_out.data();
 }

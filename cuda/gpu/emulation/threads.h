@@ -5,9 +5,18 @@
 // whatever a kernel computes must not depend on it.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <cstring>
+
+// What kernels take of <cmath>, which is most of what there would be to compile.
+extern "C" {
+float expf(float) noexcept;
+float expm1f(float) noexcept;
+float fabsf(float) noexcept;
+float floorf(float) noexcept;
+float logf(float) noexcept;
+float sqrtf(float) noexcept;
+}
 
 #define DEVICE_FN inline
 #define SHARED_FN DEVICE_FN
