@@ -92,7 +92,7 @@ def test_every_source_is_compiled_and_has_a_bound():
 def test_a_kernel_that_spills_would_be_noticed(compiler):
     text = """extern "C" __global__ void __launch_bounds__(1024) greedy(float* x, int rounds) {
         float kept[96];
-        _Pragma("unroll") for (int i = 0; i < 96; ++i) kept[i] = x[i];
+        _Pragma("unroll") for (int i = 0; i < 96; ++i) kept[i] = x[i * 1024 + threadIdx.x];
         for (int k = 0; k < rounds; ++k)
             _Pragma("unroll") for (int i = 0; i < 96; ++i) kept[i] = kept[i] * kept[(i + 37) % 96] + x[k];
         _Pragma("unroll") for (int i = 0; i < 96; ++i) x[i * 1024 + threadIdx.x] = kept[i];
