@@ -109,7 +109,7 @@ def test_gradients_of_any_size_come_through_float16(widths, size):
 @pytest.mark.parametrize("widths", [ONE_PASS, BY_LAYERS], ids=["one pass", "by layers"])
 def test_whichever_thread_runs_first(widths, schedule):
     with emulator.schedule(schedule, seed=5):
-        assert max(errors(300, widths).values()) < LIMIT
+        assert max(errors(500, widths).values()) < LIMIT
 
 
 @pytest.mark.parametrize("widths", [[2, 64, 3], [3, 130, 1]], ids=["one pass", "wide"])
@@ -129,18 +129,16 @@ def test_a_sines_phase_keeps_its_bits(widths):
     )
 
 
-@pytest.mark.parametrize("dtype, limit", [("float16", 2e-2), ("bfloat16", 8e-2)])  # measured: MEAS; kinks of relu
-@pytest.mark.parametrize("widths", ROUTES.values(), ids=ROUTES)
-def test_the_definition_but_for_rounding(widths, dtype, limit):
-    (weights, biases), x = parameters(widths), torch.randn(64, widths[0])
+@pytest.mark.parametrize("widths", [[5, 16, 16, 3], [5, 130, 3]], ids=["one pass", "wide"])
+def test_the_definition_but_for_rounding(widths):
+    (weights, biases), x = parameters(widths, scale=0.7), torch.randn(64, widths[0])
     exact = [tensor.double().requires_grad_() for tensor in (x, *weights, *biases)]
-    expected = mlp(exact[0], exact[1 : 1 + len(weights)], exact[1 + len(weights) :])
+    expected = mlp(exact[0], exact[1 : 1 + len(weights)], exact[1 + len(weights) :], "softplus", "exponential")
     grad = torch.randn(expected.shape)
-    given = (x, weights, biases, "relu", "none", 1.0, dtype, ())
-    errors = [distance(cuda_mlp.forward(*given), expected)]
+    given = (x, weights, biases, "softplus", "exponential", 2.5, "float16", ())
+    assert distance(cuda_mlp.forward(*given), expected) < 2e-3
     for found, wanted in zip(cuda_mlp.backward(grad, *given, True), torch.autograd.grad(expected, exact, grad)):
-        errors.append(distance(found, wanted))
-    assert max(errors) < limit
+        assert distance(found, wanted) < 2e-3  # measured: 6e-4
 
 
 def test_rows_are_taken_by_chunks(monkeypatch):

@@ -109,7 +109,7 @@ int cuDeviceGetAttribute(int* value, int attribute, int device) {
         {1, 1024},          // CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK
         {8, 48 * 1024},     // MAX_SHARED_MEMORY_PER_BLOCK
         {10, 32},           // WARP_SIZE
-        {16, 4},            // MULTIPROCESSOR_COUNT
+        {16, 1},            // MULTIPROCESSOR_COUNT: so that blocks have more than one stretch of rows to do
         {75, capability[0]}, {76, capability[1]},  // COMPUTE_CAPABILITY_MAJOR, _MINOR
         {81, 100 * 1024},   // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
         {97, most_shared},  // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
