@@ -93,19 +93,26 @@ def replay(sanitizer: str) -> Path:
 
 
 @cache
-def compile_image(program: str, options: Sequence[str] = (), root: Path = CUDA, sanitizer: str = "") -> bytes:
+def compile_image(
+    program: str,
+    options: Sequence[str] = (),
+    root: Path = CUDA,
+    flags: Sequence[str] = ("-O1",),
+    sanitizer: str = "",
+) -> bytes:
     """A program's kernels, as `cuModuleLoadData` of the emulated driver takes them.
 
     Args:
         program: its file below `root`, such as "gpu/mlp_forward.cu".
         options: the compiler's, such as "-DMLP_WIDTH=64". What only NVRTC knows (--gpu-architecture ...) is left out.
         root: the kernels' sources, or a changed copy of them.
+        flags: g++'s own.
         sanitizer: one of g++'s that watches the kernels, and with them the driver that takes them.
     """
     defined = [option for option in options if option.startswith("-D")]
     strict = ["-Werror"] if root == CUDA else []
-    flags = ["-O1", *watched(sanitizer), *strict, f"-I{root}", *defined]
-    return MAGIC + str(build([root / program], flags, [driver(sanitizer)])).encode() + b"\0"
+    every = [*flags, *watched(sanitizer), *strict, f"-I{root}", *defined]
+    return MAGIC + str(build([root / program], every, [driver(sanitizer)])).encode() + b"\0"
 
 
 @cache
