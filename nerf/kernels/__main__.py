@@ -58,6 +58,7 @@ def _try_all(device: torch.device) -> None:
         trial(device)
     for colors in (0, seen):
         cuda_field_trial.field(Field(geometry, rows, colors, dtype), device)
+    cuda_field_trial.shade(Field(geometry, rows, seen, dtype), device)
 
 
 if __name__ == "__main__":
