@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
-from nerf.kernels import cuda_driver, cuda_frame, frame
+from nerf.kernels import cuda_frame, frame
 from nerf.kernels.composite import offsets_of, ray_of_sample, transmittance
 from nerf.kernels.frame import Course, GridField
 from nerf.kernels.hash_encode import GridGeometry, hash_encode
@@ -174,33 +173,3 @@ def test_rays_that_are_no_numbers_harm_no_others():
     assert torch.equal(found[good], whole[good]) and found[[2, 9]].isnan().all()
     with pytest.raises(ValueError, match="fewer than 2\\^24 steps"):
         cuda_frame.look(rays, course, field, STOP, 0.01, None, 1.0, "float16")
-
-
-@pytest.mark.parametrize(
-    "file, right, wrong",
-    {
-        "no barrier between layers": ("network.h", "            warp_barrier();\n", ""),
-        "a fragment's index": ("network.h", "(lane & 15) * stride + (lane >> 4) * 8", "(lane & 15) * stride + (lane >> 3 & 1) * 8"),
-        "light of the ray beside": ("scan.h", "if ((lane_index() & (lanes - 1)) >= step)", "if (lane_index() >= step)"),
-        "light that isn't carried on": ("frame.cu", "going.light *= shuffle(passed, leader() + 7);", ""),
-    }.values(),
-)  # fmt: skip
-def test_mistakes_would_be_noticed(file, right, wrong, tmp_path):
-    for part in ("gpu", "shared"):
-        shutil.copytree(emulator.CUDA / part, tmp_path / part)
-    text = (tmp_path / "gpu" / file).read_text()
-    assert text.count(right) == 1
-    (tmp_path / "gpu" / file).write_text(text.replace(right, wrong))
-
-    def image(source, options):
-        return emulator.compile_image(f"gpu/{source}", tuple(f"-D{k}={v}" for k, v in options), tmp_path, ("-O0",))
-
-    rays, field, view = make_rays(40), make_field(), torch.randn(40, 5)
-    course = make_course(True, None)
-    wanted, errors = expected_frame(rays, course, field, view, torch.float16), []
-    with cuda_driver.emulated(str(emulator.driver()), image):
-        for schedule in emulator.SCHEDULES:
-            with emulator.schedule(schedule):
-                found = columns_of(cuda_frame.frame(rays, course, field, view, STOP, FAINT, "float16"))
-            errors.append(distance(found, wanted))
-    assert not max(errors) < 0.01, errors  # a NaN is noticed too
