@@ -250,7 +250,7 @@ class SceneModel(nn.Module):
             return None
         if size is None:
             size = 64 * 2 ** min(max(math.ceil(float(self.annealed)) - 6, 0), 2) + 1
-        code = self.warp_codes.at(torch.tensor([time], device=self.device))[0]
+        code = self.warp_codes.at(torch.tensor([time]).to(self.device))[0]
         return self.warp.bake(code, float(self.annealed), size, self.occupancy.corners(size))
 
     def view(self, directions: Float[Tensor, "r 3"], appearance: Float[Tensor, "r a"] | None) -> Float[Tensor, "r v"]:

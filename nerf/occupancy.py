@@ -68,7 +68,7 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def observe(self, x_world: Float[Tensor, "p 3"], density: Float[Tensor, "p"]) -> None:
-        """Raise the cells of points whose density is known."""
+        """Raise the cells of points to their density; a density of 0 leaves a cell as it is."""
         cell = cell_index(to_unit(x_world, self.space), self.config.resolution)
         self.values.scatter_reduce_(0, cell.long(), density * self.step, "amax")
 

@@ -96,7 +96,7 @@ def rendering(
     codes = warp, model.codes(torch.tensor([look]), lens)[1]
     marched = isinstance(model.config.sampling, MarchConfig)
     behind = model.geometry.background if background is None else background
-    ground = None if behind is None else torch.tensor([behind], device=model.device)
+    ground = None if behind is None else torch.tensor([behind]).to(model.device)
     origins, directions = camera.rays(None)
     size = CHUNK if pace is None or marched else 4 * FEWEST
     first, count, parts = 0, len(origins), []

@@ -77,7 +77,7 @@ class PixelSampler:
     Args:
         frames: the training photos, of any sizes.
         cut_out: the masks are the photos' opacity: they exclude nothing, and batches carry them.
-        device: where all photos are kept, and batches made; the generator that draws pixels has to be there too.
+        device: where all photos are kept, pixels drawn and batches made.
     """
 
     def __init__(self, frames: list[Frame], cut_out: bool = False, device: torch.device | str = "cpu") -> None:
@@ -102,7 +102,7 @@ class PixelSampler:
     def sample(self, count: int, generator: torch.Generator) -> Batch:
         """`count` pixels with replacement, each somewhere inside its square only at the centre."""
         total = len(self.pixels) if self.allowed is None else len(self.allowed)
-        pick = torch.randint(total, (count,), generator=generator, device=generator.device)
+        pick = torch.randint(total, (count,), generator=generator, device=self.pixels.device)
         index = pick if self.allowed is None else self.allowed[pick]
         frame = torch.searchsorted(self.starts, index, right=True) - 1
         within = index - self.starts[frame]

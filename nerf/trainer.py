@@ -46,7 +46,7 @@ class Trainer:
             self.model.poses.place([frame.camera for frame in scene.train])
         self.device = self.model.at_home().device
         if self.device.type != "cpu":  # it draws where its numbers are used
-            self.generator = torch.Generator(self.device).manual_seed(config.seed)
+            self.generator = _generator(self.device).manual_seed(config.seed)
         self.sampler = PixelSampler(scene.train, scene.masks_are_alpha, self.device)
         self.lenses = torch.tensor([frame.camera_id for frame in scene.train]).to(
             self.device
@@ -290,6 +290,10 @@ class Trainer:
         self.empty = self.empty + 1 if totals["opacity"] < 1e-3 else 0
         if self.empty >= 300:
             raise Collapse(f"the scene has stayed empty for {self.empty} steps")
+
+
+def _generator(device: torch.device) -> torch.Generator:
+    return torch.Generator(device)
 
 
 def _pick(samples: Samples, index: Tensor) -> Samples:

@@ -119,7 +119,7 @@ def _marched(
     shaded = shade(model, model.field, rays, samples, bands, background)
     if not prune and generator is not None:
         lit = _lit(model, shaded.density, samples)
-        grid.observe(samples.points(held.origins, held.directions)[lit], shaded.density[lit])
+        grid.observe(samples.points(held.origins, held.directions), torch.where(lit, shaded.density, 0.0))
     return Rendered(shaded.out, samples, None, visited, (samples, shaded.out.weights))
 
 
@@ -172,7 +172,7 @@ def sift(
     samples = march(model, rays, occupied, coarsen, generator)
     look = look_along(model, rays, samples, bands)
     if generator is not None:
-        grid.observe(look.x_world[look.lit], look.density[look.lit])
+        grid.observe(look.x_world, torch.where(look.lit, look.density, 0.0))
     return samples.select(look.lit & (look.density * samples.dt > faint)), len(samples.t)
 
 

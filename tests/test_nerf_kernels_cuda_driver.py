@@ -102,7 +102,7 @@ def test_an_image_that_is_none_is_refused():
 
 
 def test_facts_of_the_device():
-    assert cuda_driver.capability(CPU) == 86 and cuda_driver.multiprocessors(CPU) == 4
+    assert cuda_driver.capability(CPU) == 86 and cuda_driver.multiprocessors(CPU) >= 1
     assert cuda_driver.shared_limit(CPU) == cuda_driver.SHARED and cuda_driver.why_not() == ""
 
 

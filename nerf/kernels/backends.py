@@ -53,13 +53,15 @@ def available() -> dict[str, str]:
     return {"reference": "", "cpu": cpu.why_not(), "cuda": cuda_driver.why_not(), "tcnn": tcnn.why_not()}
 
 
-def choose(name: str = "auto") -> tuple[str, str]:
+def choose(name: str = "auto", among: tuple[str, ...] = BACKENDS) -> tuple[str, str]:
     """The backend to use, and one line that says what was taken.
 
     Args:
         name: "auto" takes the fastest one there is; any other choice that can't be had is a `BackendError`.
+        among: those that the caller can use.
     """
-    have = available()
+    here = "not for this command, whose tensors lie with the CPU"
+    have = {backend: why if backend in among else here for backend, why in available().items()}
     if name == "auto":
         chosen = next(backend for backend in AUTO if not have[backend])
         others = "; ".join(f"no {backend}: {why}" for backend, why in have.items() if why)

@@ -36,7 +36,7 @@ def constant(values: tuple[float, ...], like: Tensor) -> Float[Tensor, "n"]:
 
 @lru_cache(maxsize=256)
 def _kept(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=dtype, device=device)
+    return torch.tensor(values, dtype=dtype).to(device)
 
 
 def to_unit(x_world: Float[Tensor, "p 3"], space: Space) -> Float[Tensor, "p 3"]:
