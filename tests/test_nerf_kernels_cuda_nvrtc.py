@@ -15,6 +15,8 @@ from nerf.kernels.cuda_mlp_shape import FORMATS, Shape, shape_of
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
+FIELD = ((32, 64, 16), (32, 64, 64, 3))  # widths of its networks
+
 # The field's two networks as they come (nerf.field.HashFieldConfig), a SIREN, the widest with a skip, the narrowest.
 DENSITY = (32, (64, 16), ("relu", "none"), ())
 COLOR = (32, (64, 64, 3), ("relu", "sigmoid"), ())
@@ -54,9 +56,12 @@ def programs(architecture: int) -> list[tuple[str, Options]]:
     for format in FORMATS if architecture >= 80 else ("float16",):
         own = (("MLP_FORMAT", FORMATS[format]),)
         found += [("mlp_weights.cu", own), ("mlp_epilogue.cu", own)]
-        if format == "float16":
-            frame = (("FRAME_FORMAT", FORMATS[format]), ("FRAME_FEATURES", 4), ("FRAME_BLOCK", 256))
-            found.append(("frame.cu", frame))
+        if format == "float16" or architecture == 86:
+            made_for = cuda_frame.plan(FIELD, cuda_driver.SHARED if architecture > 75 else 64 * 1024)
+            assert made_for is not None
+            features = 4 if format == "float16" else 2
+            given = (("FRAME_FORMAT", FORMATS[format]), ("FRAME_FEATURES", features), ("FRAME_BLOCK", made_for.block))
+            found.append(("frame.cu", given))
         for network in networks(architecture, format):
             made = shape(format, network)
             backward = "mlp_backward.cu" if made.backward_at_once() else "mlp_rows.cu"
@@ -114,5 +119,6 @@ def test_no_network_asks_for_more_shared_memory_than_every_gpu_has():
 
 
 def test_a_fields_picture_fits_into_the_shared_memory_of_every_gpu():
-    made = cuda_frame.plan(((32, 64, 16), (32, 64, 64, 3)), cuda_driver.SHARED)
-    assert made is not None and made.shared <= cuda_driver.SHARED
+    for limit, block in ((64 * 1024, 128), (cuda_driver.SHARED, 256)):  # sm_75 has less than the others
+        made = cuda_frame.plan(FIELD, limit)
+        assert made is not None and made.shared <= limit and made.block == block
