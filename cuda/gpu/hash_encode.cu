@@ -80,7 +80,7 @@ DEVICE_FN void backward_x(const HashArgs& args) {
     KERNEL(hash_encode_##F, HashArgs, 128) { forward<F>(args); } \
     KERNEL(hash_encode_table_##F, HashArgs, 128) { backward_table<F, 1>(args); } \
     KERNEL(hash_encode_table_lanes_##F, HashArgs, 128) { backward_table<F, F>(args); } \
-    KERNEL(hash_encode_x_##F, HashArgs, 128) { backward_x<F>(args); }
+    KERNEL_OF_BLOCKS(hash_encode_x_##F, HashArgs, 128, 4) { backward_x<F>(args); }
 
 HASH_KERNELS(1)
 HASH_KERNELS(2)
