@@ -44,7 +44,7 @@ def networks(architecture: int, format: str) -> tuple:
     """Which networks are compiled: on sm_86 all, elsewhere those whose kernels have most registers. Formats differ by one
     instruction, so the second one isn't compiled everywhere either: both spare time."""
     if format == "bfloat16":
-        return (COLOR,) if architecture in (80, 86, 90, 120) else ()
+        return (COLOR,) if architecture in (80, 120) else ()
     return ALL if architecture == 86 else (COLOR, SIREN)
 
 
@@ -85,7 +85,8 @@ def test_every_kernel_compiles_and_nothing_spills(compiler, architecture):
         program = compiler.compile(source, text, headers, options, f"sm_{architecture}")
         assert program.image.startswith(b"\x7fELF") and program.resources()
         for name, taken in program.resources().items():
-            if taken.spills or taken.stack or taken.shared or taken.registers > MOST[source]:
+            # A 64-bit remainder is a call on sm_100, with its 8 bytes of stack; an array of ours would be more.
+            if taken.spills or taken.stack > 8 or taken.shared or taken.registers > MOST[source]:
                 wrong.append((source, name, taken, options))
     assert wrong == []
 
