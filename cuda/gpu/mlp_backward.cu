@@ -110,7 +110,7 @@ DEVICE_FN void flush(const BackwardArgs& args, int layer, const WeightGradient<r
     gradient.add_to_bias(args.to_bias[layer], height, scale);
 }
 
-KERNEL(mlp_backward, BackwardArgs, 32 * warps) {
+KERNEL_OF_BLOCKS(mlp_backward, BackwardArgs, 32 * warps, 1) {
     const Network& net = args.net;
     const Staged<true> staged(net);
     const Kept kept{shared_memory<uint16_t>(Staged<true>::bytes)};

@@ -193,8 +193,11 @@ DEVICE_FN Rows<output> last_gradient(const float* grad, Scale scale, const Netwo
     UNROLL
     for (int n = 0; n < output / 8; ++n) {
         UNROLL
-        for (int i = 0; i < 4; ++i)
-            above.tile[n][i] *= scale.up * value_and_slope(output_kind, sums.tile[n][i], net.omega).slope;
+        for (int i = 0; i < 4; ++i) {
+            const float slope = value_and_slope(output_kind, sums.tile[n][i], net.omega).slope;
+            // A slope may be infinite where biases alone make it so: in rows that there are none of.
+            above.tile[n][i] = first + row_of(i >> 1) < net.count ? above.tile[n][i] * (scale.up * slope) : 0.f;
+        }
     }
     return round<Format>(above);
 }

@@ -125,7 +125,7 @@ DEVICE_FN void backward(const RowsArgs& args, const Staged<resident>& staged, co
     }
 }
 
-KERNEL(mlp_rows, RowsArgs, 32 * warps) {
+KERNEL_OF_BLOCKS(mlp_rows, RowsArgs, 32 * warps, 1) {
     const Network& net = args.net;
     const Staged<resident> staged(net);
     for (int64_t tile = block_index(); tile * 16 * warps < net.count; tile += grid_blocks()) {

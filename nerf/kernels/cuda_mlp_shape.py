@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import torch
@@ -69,6 +69,10 @@ class Shape:
 
     def options(self) -> tuple[tuple[str, object], ...]:
         """The macros."""
+        return self._options
+
+    @cached_property
+    def _options(self) -> tuple[tuple[str, object], ...]:
         numbers = self.input, self.width, self.output, self.layers, self.skips, self.activation, self.output_activation
         names = ("INPUT", "WIDTH", "OUTPUT", "LAYERS", "SKIPS", "ACTIVATION", "OUTPUT_ACTIVATION")
         given = zip(names, numbers)
@@ -92,7 +96,11 @@ class Shape:
         return (sum(sizes) if every else max(sizes)) + 4 * (self.width * (self.layers - 1) + self.output)
 
     def forward_bytes(self) -> int:
-        """Shared memory of mlp_forward.cu."""
+        """Shared memory of mlp_forward.cu and mlp_rows.cu."""
+        return self._forward_bytes
+
+    @cached_property
+    def _forward_bytes(self) -> int:
         every = self.staged(True)
         return every if every <= _RESIDENT else self.staged(False)
 
@@ -103,13 +111,17 @@ class Shape:
 
     def backward_at_once(self) -> bool:
         """Whether mlp_backward.cu is for this network: its shared memory and registers suffice."""
+        return self._backward_at_once
+
+    @cached_property
+    def _backward_at_once(self) -> bool:
         sums = 0
         for rows, columns in self.matrices():
             lines, pieces = rows // 16, columns // 16
             own = max(lines // 4, 1) * -(-pieces // max(4 // lines, 1))
             sums += 8 * own + 4 * max(lines // 4, 1)
         slopes = (self.layers - 1) * self.width // 4
-        registers = sums + slopes + self.width // 2
+        registers = sums + slopes + max(self.width, self.output) // 2
         fits = self.backward_bytes() <= cuda_driver.SHARED and registers <= _REGISTERS
         return self.width <= 64 and not self.skips and fits
 
