@@ -162,6 +162,21 @@ def test_wide_networks_take_smaller_blocks_and_wider_ones_are_left_to_others():
     assert not cuda_frame.fits(deep, 5, device)
 
 
+@pytest.mark.parametrize(
+    "hidden, geometry, color, seen", [((), 1, (), 1), ((5, 31), 33, (1,), 20), ((64, 16), 16, (48, 7), 3)]
+)
+def test_layers_of_any_number_and_width(hidden, geometry, color, seen):
+    field = make_field()
+    drawn = []
+    for widths in ((field.geometry.width, *hidden, geometry), (geometry + seen, *color, 3)):
+        drawn += [[torch.randn(o, i) / i**0.5 for i, o in pairwise(widths)], [torch.randn(o) * 0.1 for o in widths[1:]]]
+    field = GridField(field.table, field.geometry, drawn[0], drawn[1], drawn[2], drawn[3], 0.5, 1.0)
+    rays, view = make_rays(40), torch.randn(40, seen)
+    course = make_course(True, None)
+    found = cuda_frame.frame(rays, course, field, view, STOP, FAINT, "float16")
+    assert distance(columns_of(found), expected_frame(rays, course, field, view, torch.float16)) < 1e-3
+
+
 def test_rays_that_are_no_numbers_harm_no_others():
     rays, field, view = make_rays(40), make_field(), torch.randn(40, 5)
     course = make_course(True, None)
