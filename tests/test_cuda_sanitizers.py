@@ -72,7 +72,8 @@ def watch(sanitizer: str, launches: list[Launch], path: Path, root: Path = emula
     images: dict[Program, bytes] = {}
     for source, options in {launch.program for launch in launches}:
         defined = tuple(f"-D{name}={value}" for name, value in options)
-        images[source, options] = emulator.compile_image(f"gpu/{source}", defined, root, sanitizer=sanitizer)
+        flags = ("-O0",)  # what builds and runs in the least time together
+        images[source, options] = emulator.compile_image(f"gpu/{source}", defined, root, flags, sanitizer)
     write(launches, images, path)
     command = [emulator.replay(sanitizer), path, str(emulator.SCHEDULES.index("warp first"))]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
