@@ -1,6 +1,6 @@
 """The texts of the `cuda` backend's kernels: where they lie and what they include.
 
-In a checkout they are the folder `cuda`; an installed package carries them as data (pyproject.toml), beside this file.
+In a checkout they are the folder `cuda`; an installed package carries them beside this file (setup.py).
 """
 
 from __future__ import annotations
