@@ -141,13 +141,16 @@ def shape_of(
     Args:
         rows: of each layer's matrix.
     """
-    wide = [next((width for width in WIDTHS if width >= most), 0) for most in (max(rows[:-1], default=1), rows[-1])]
+    between, last = (
+        next((width for width in WIDTHS if width >= most), 0) for most in (max(rows[:-1], default=1), rows[-1])
+    )
     exact = exact_first(inputs, activations[0], len(rows), skips)
     columns = _padded(3 * inputs if exact else inputs)
-    if not all(wide) or columns > 128 or len(rows) > MOST_LAYERS or 0 in skips:
+    if not between or not last or columns > 128 or len(rows) > MOST_LAYERS or 0 in skips:
         return None
-    kinds = (ACTIVATIONS.index(name) for name in activations)
-    return Shape(dtype, columns, *wide, len(rows), sum(1 << layer for layer in skips), *kinds, exact)
+    kind, last_kind = (ACTIVATIONS.index(name) for name in activations)
+    again = sum(1 << layer for layer in skips)
+    return Shape(dtype, columns, between, last, len(rows), again, kind, last_kind, exact)
 
 
 def network(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], omega: float) -> Network:

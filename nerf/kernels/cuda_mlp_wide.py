@@ -132,7 +132,7 @@ def _backward_chunk(
             to_x += below[:, -x.shape[1] :]
             below = below[:, : -x.shape[1]].contiguous()
         if layer == 0:
-            given.copy_(to_x + below)
+            torch.add(to_x, below, out=given)
             return
         above = torch.empty_like(below, dtype=above.dtype)
         _run("mlp_epilogue_back", settings, "none", below, steep=slopes[layer - 1], value=above)
