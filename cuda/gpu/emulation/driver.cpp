@@ -82,7 +82,9 @@ Result launch(Kernel* kernel, const emulation::Launch& grid, unsigned block_y, u
 extern "C" {
 
 // 0: round robin. 1: a warp until all its lanes wait. 2: any ready thread.
-void emulation_schedule(int kind, uint32_t seed) { emulation::set_schedule(static_cast<emulation::Schedule>(kind), seed); }
+void emulation_schedule(int kind, uint32_t seed) {
+    emulation::set_schedule(static_cast<emulation::Schedule>(kind), seed);
+}
 void emulation_capability(int major, int minor) { capability[0] = major, capability[1] = minor; }
 const char* emulation_error() { return error.c_str(); }  // of the last call that returned one
 int64_t emulation_launches() { return launches; }
@@ -143,7 +145,6 @@ int cuModuleLoadData(void** module, const void* image) {
     }
     return *module = &modules[path], success;
 }
-int cuModuleLoadDataEx(void** module, const void* image, unsigned, int*, void**) { return cuModuleLoadData(module, image); }
 int cuModuleUnload(void*) { return success; }  // its code may be another module's too
 int cuModuleGetFunction(void** function, void* module, const char* name) {
     for (Kernel* kernel : static_cast<Module*>(module)->kernels)
@@ -160,8 +161,8 @@ int cuFuncSetAttribute(void* function, int attribute, int value) {
 int cuLaunchKernel(void* function, unsigned blocks, unsigned blocks_y, unsigned blocks_z, unsigned threads,
                    unsigned block_y, unsigned block_z, unsigned shared, void*, void** each, void** packed) {
     const std::lock_guard<std::mutex> held(lock);
-    if (blocks_z != 1 || blocks > 0x7fffffff) return refuse(invalid_value, "a grid of more than two dimensions, or too large");
-    const emulation::Launch grid{static_cast<int>(blocks), static_cast<int>(blocks_y), static_cast<int>(threads), shared};
+    if (blocks_z != 1 || blocks > 0x7fffffff) return refuse(invalid_value, "a grid of three dimensions, or too large");
+    const emulation::Launch grid{int(blocks), int(blocks_y), int(threads), shared};
     return launch(static_cast<Kernel*>(function), grid, block_y, block_z, each, packed);
 }
 int cuStreamSynchronize(void*) { return ready(); }

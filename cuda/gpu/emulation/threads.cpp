@@ -1,8 +1,8 @@
 // Runs the threads of a block as fibers on one CPU thread, in an order that the schedule chooses.
 //
-// Under the thread sanitizer each fiber is a thread to it, and only collectives and barriers order them: two objects that
-// take turns stand for a barrier's generations, so that a thread which has passed one isn't ordered after those still in
-// it. Functions that keep the emulation's own books are hidden from it (NO_THREAD_CHECK).
+// Under the thread sanitizer each fiber is a thread to it, and only collectives and barriers order them: two objects
+// that take turns stand for a barrier's generations, so that a thread which has passed one isn't ordered after those
+// still in it. Functions that keep the emulation's own books are hidden from it (NO_THREAD_CHECK).
 #include "threads.h"
 
 #include <sys/mman.h>
@@ -35,8 +35,10 @@ constexpr unsigned without_order = 1;
 #if defined(__SANITIZE_ADDRESS__)
 extern "C" void __asan_unpoison_memory_region(const volatile void*, size_t);
 #define ADDRESS_CHECK(statement) statement
+constexpr size_t canary_bytes = 0;  // it sees itself what is written beyond the shared memory
 #else
 #define ADDRESS_CHECK(statement)
+constexpr size_t canary_bytes = 64;
 #endif
 
 // Keeps the registers that a function must keep, and the stack; goes on where `to` was left.
@@ -57,8 +59,7 @@ namespace emulation {
 namespace {
 
 constexpr size_t stack_bytes = 128 * 1024;
-constexpr size_t canary_bytes = ADDRESS_CHECK(1 ? 0 :) 64;  // the sanitizer sees what is beyond the shared memory itself
-constexpr int warp_size = 32, most_threads = 1024;
+constexpr int most_threads = 1024;
 constexpr unsigned char unwritten = 0xff;  // NaN in float16, bfloat16 and float32
 
 enum class State : char { ready, at_collective, at_barrier, ended };
@@ -71,8 +72,7 @@ struct Warp {
     const char* collective = nullptr;
     int arrived = 0, turn = 0;
     char order[2];  // addresses to order by
-    const void* in[warp_size];
-    void* out[warp_size];
+    Lanes lanes;
 };
 struct Block {
     Position position{};
@@ -102,12 +102,6 @@ NO_THREAD_CHECK void back_to_main() {
     void* left;
     THREAD_CHECK(__tsan_switch_to_fiber(block.main_checked, without_order));
     emulation_switch(&left, block.main);
-}
-
-NO_THREAD_CHECK void fail(const std::string& what) {
-    block.error = block.kernel->name + ": block " + std::to_string(block.position.block) + ", thread " +
-                  std::to_string(block.position.thread) + ": " + what;
-    back_to_main();
 }
 
 NO_THREAD_CHECK int ready_from(int first, int begin, int count) {  // a ready one of `count` threads, round from `first`
@@ -181,23 +175,32 @@ NO_THREAD_CHECK void run_block(const Launch& launch) {
     ::operator delete(shared);
 }
 
-// All lanes of a warp come here; the last one performs for all.
-template <class Perform>
-NO_THREAD_CHECK void collect(const char* collective, const void* in, void* out, Perform perform) {
+}  // namespace
+
+NO_THREAD_CHECK const Position& position() { return block.position; }
+
+NO_THREAD_CHECK void fail(const std::string& what) {
+    block.error = block.kernel->name + ": block " + std::to_string(block.position.block) + ", thread " +
+                  std::to_string(block.position.thread) + ": " + what;
+    back_to_main();
+}
+
+NO_THREAD_CHECK void collect(const char* collective, const void* in, void* out, void (*perform)(const Lanes&, int),
+                             int option) {
     const int lane = block.position.thread % warp_size, first = block.position.thread - lane;
     Warp& warp = block.warps[first / warp_size];
     if (warp.arrived == 0) warp.collective = collective;
     if (std::strcmp(warp.collective, collective) != 0)
         fail(std::string(collective) + ", while others of its warp are at " + warp.collective);
     char* order = warp.order + warp.turn;
-    warp.in[lane] = in, warp.out[lane] = out;
+    warp.lanes.in[lane] = in, warp.lanes.out[lane] = out;
     THREAD_CHECK(__tsan_release(order));
     if (++warp.arrived < warp_size) {
         block.fibers[block.position.thread].state = State::at_collective;
         switch_to_next();
     } else {
         THREAD_CHECK(__tsan_acquire(order));
-        perform(warp);
+        perform(warp.lanes, option);
         warp.arrived = 0, warp.turn ^= 1;
         THREAD_CHECK(__tsan_release(order));
         for (int k = 0; k < warp_size; ++k) block.fibers[first + k].state = State::ready;
@@ -205,15 +208,6 @@ NO_THREAD_CHECK void collect(const char* collective, const void* in, void* out, 
     THREAD_CHECK(__tsan_acquire(order));
     (void)order;
 }
-
-template <class T>
-T get(const void* from) {
-    return *static_cast<const T*>(from);
-}
-
-}  // namespace
-
-NO_THREAD_CHECK const Position& position() { return block.position; }
 
 Registered::Registered(const char* name, size_t argument_bytes, int threads, void (*run)(const void* args)) {
     kernels.push_back({name, argument_bytes, threads, run});
@@ -242,94 +236,11 @@ NO_THREAD_CHECK std::string run(const Kernel& kernel, const Launch& launch, cons
     for (int64_t k = 0; k < all && block.error.empty(); ++k) {
         const bool backwards = block.schedule == Schedule::warp_first;
         const int64_t index = backwards ? all - 1 - k : (start + k) % all;
-        block.position = {0, int(index % launch.blocks), int(index / launch.blocks), launch.threads, launch.blocks, nullptr};
+        const int x = static_cast<int>(index % launch.blocks), y = static_cast<int>(index / launch.blocks);
+        block.position = {0, x, y, launch.threads, launch.blocks, nullptr};
         run_block(launch);
     }
     return block.error;
-}
-
-// Columns and rows as device.h says that lanes hold them.
-void mma(float* sums, const uint32_t* a, uint32_t b_low, uint32_t b_high, bool brain) {
-    struct In {
-        const uint32_t* a;
-        uint32_t b[2];
-    } const in{a, {b_low, b_high}};
-    collect(brain ? "mma of bfloat16" : "mma of float16", &in, sums, [brain](Warp& warp) {
-        float left[16][16], right[16][8], product[16][8] = {};
-        for (int lane = 0; lane < warp_size; ++lane) {
-            const int g = lane / 4, t = lane % 4;
-            const In own = get<In>(warp.in[lane]);
-            for (int r = 0; r < 4; ++r)
-                for (int h = 0; h < 2; ++h)
-                    left[g + 8 * (r & 1)][2 * t + h + 8 * (r >> 1)] = widen(uint16_t(own.a[r] >> 16 * h), brain);
-            for (int r = 0; r < 2; ++r)
-                for (int h = 0; h < 2; ++h) right[2 * t + h + 8 * r][g] = widen(uint16_t(own.b[r] >> 16 * h), brain);
-        }
-        for (int m = 0; m < 16; ++m)
-            for (int k = 0; k < 16; ++k)
-                for (int n = 0; n < 8; ++n) product[m][n] += left[m][k] * right[k][n];
-        for (int lane = 0; lane < warp_size; ++lane)
-            for (int r = 0; r < 4; ++r)
-                static_cast<float*>(warp.out[lane])[r] += product[lane / 4 + 8 * (r >> 1)][2 * (lane % 4) + (r & 1)];
-    });
-}
-
-void load_matrices(uint32_t* to, const uint16_t* row, bool transposed) {
-    if (reinterpret_cast<uintptr_t>(row) % 16) fail("load_matrices: a row that isn't on a 16-byte boundary");
-    collect(transposed ? "load_matrices transposed" : "load_matrices", row, to, [transposed](Warp& warp) {
-        for (int lane = 0; lane < warp_size; ++lane)
-            for (int i = 0; i < 4; ++i) {
-                const int g = lane / 4, t = lane % 4;
-                const auto entry = [&](int r, int c) { return static_cast<const uint16_t*>(warp.in[8 * i + r])[c]; };
-                const uint32_t low = transposed ? entry(2 * t, g) : entry(g, 2 * t);
-                const uint32_t high = transposed ? entry(2 * t + 1, g) : entry(g, 2 * t + 1);
-                static_cast<uint32_t*>(warp.out[lane])[i] = low | high << 16;
-            }
-    });
-}
-
-uint32_t shuffle_bits(uint32_t value, int by, Exchange exchange) {
-    struct In {
-        uint32_t value;
-        int by;
-    } const in{value, by};
-    uint32_t found = 0;
-    static const char* const names[] = {"shuffle", "shuffle_up", "shuffle_down", "shuffle_xor"};
-    collect(names[static_cast<int>(exchange)], &in, &found, [exchange](Warp& warp) {
-        for (int lane = 0; lane < warp_size; ++lane) {
-            const int by = get<In>(warp.in[lane]).by;
-            int from = by & 31;
-            if (exchange == Exchange::up) from = lane - by;
-            if (exchange == Exchange::down) from = lane + by;
-            if (exchange == Exchange::exclusive_or) from = lane ^ by;
-            if (from < 0 || from >= warp_size) from = lane;
-            *static_cast<uint32_t*>(warp.out[lane]) = get<In>(warp.in[from]).value;
-        }
-    });
-    return found;
-}
-
-float widen(uint16_t bits, bool brain) {
-    if (brain) return bits_as<float>(static_cast<uint32_t>(bits) << 16);
-    const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16, rest = bits & 0x7fff;
-    if (rest >= 0x7c00) return bits_as<float>(sign | 0x7f800000 | (rest & 0x3ff) << 13);
-    const float size = rest < 0x400 ? rest * 0x1p-24f : bits_as<float>((rest << 13) + (112u << 23));
-    return bits_as<float>(bits_as<uint32_t>(size) | sign);
-}
-
-// To nearest, ties to even; too large becomes infinite.
-uint16_t narrow(float number, bool brain) {
-    const uint32_t bits = bits_as<uint32_t>(number), sign = bits >> 16 & 0x8000;
-    const bool nan = (bits & 0x7fffffff) > 0x7f800000;
-    if (brain) return static_cast<uint16_t>(nan ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-    if (nan) return 0x7fff;
-    const float size = bits_as<float>(bits & 0x7fffffff);
-    if (size >= 65520.f) return static_cast<uint16_t>(sign | 0x7c00);
-    if (size < 0x1p-14f) {  // adding 0.5 leaves steps of 2^-24, a subnormal's
-        return static_cast<uint16_t>(sign | (bits_as<uint32_t>(size + 0.5f) - bits_as<uint32_t>(0.5f)));
-    }
-    const uint32_t whole = (bits & 0x7fffffff) - (112u << 23);
-    return static_cast<uint16_t>(sign | (whole + 0xfff + (whole >> 13 & 1)) >> 13);
 }
 
 }  // namespace emulation
@@ -348,27 +259,3 @@ NO_THREAD_CHECK void barrier() {
     THREAD_CHECK(__tsan_acquire(order));
     (void)order;
 }
-
-void warp_barrier() {
-    emulation::collect("warp_barrier", nullptr, nullptr, [](auto&) {});
-}
-
-uint32_t ballot(bool flag) {
-    uint32_t found = 0;
-    emulation::collect("ballot", &flag, &found, [](emulation::Warp& warp) {
-        uint32_t bits = 0;
-        for (int lane = 0; lane < 32; ++lane) bits |= static_cast<uint32_t>(emulation::get<bool>(warp.in[lane])) << lane;
-        for (int lane = 0; lane < 32; ++lane) *static_cast<uint32_t*>(warp.out[lane]) = bits;
-    });
-    return found;
-}
-
-namespace {
-void add_several(float* to, std::initializer_list<float> values) {
-    if (reinterpret_cast<uintptr_t>(to) % (4 * values.size()))
-        emulation::fail("add_to: an address that isn't on a boundary of as many bytes as it adds");
-    for (const float value : values) add_to(to++, value);
-}
-}  // namespace
-void add_to(float* to, float a, float b) { add_several(to, {a, b}); }
-void add_to(float* to, float a, float b, float c, float d) { add_several(to, {a, b, c, d}); }
