@@ -11,7 +11,12 @@ struct ForwardArgs {
 constexpr int warps = 8;
 constexpr bool resident = Staged<true>::bytes <= resident_bytes;
 
+// Wide ones need registers more than several blocks at a time on a multiprocessor.
+#if MLP_WIDTH > 64
+KERNEL_OF_BLOCKS(mlp_forward, ForwardArgs, 32 * warps, 1) {
+#else
 KERNEL(mlp_forward, ForwardArgs, 32 * warps) {
+#endif
     const Network& net = args.net;
     const Staged<resident> staged(net);
     for (int64_t tile = block_index(); tile * 16 * warps < net.count; tile += grid_blocks()) {
