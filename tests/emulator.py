@@ -17,12 +17,14 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 CUDA = Path(__file__).parent.parent / "cuda"
 SCHEDULES = ("round robin", "warp first", "random")  # `Schedule` in cuda/gpu/emulation/emulation.h
+KEPT_SECONDS = 3 * 86400
 MAGIC = b"EMULATED "  # what an image begins with, as the driver expects
 FLAGS = ("-std=c++17", "-DEMULATED", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas")
 
@@ -42,10 +44,15 @@ def run(command: Sequence[str | Path]) -> str:
     return done.stdout
 
 
+@cache
 def folder() -> Path:
-    """Where libraries are kept, and found again by other processes and later runs."""
+    """Where libraries are kept, and found again by other processes and later runs; those unused for days are removed."""
     kept = Path(tempfile.gettempdir()) / f"emulated-kernels-{os.getuid()}"
     kept.mkdir(mode=0o700, exist_ok=True)
+    for path in kept.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process came first
+            if path.stat().st_mtime < time.time() - KEPT_SECONDS:
+                path.unlink()
     return kept
 
 
@@ -68,6 +75,7 @@ def build(
             given = ["-x", "c++", *sources, "-x", "none", *libraries, "-ldl", "-o", draft]
             run(["g++", *FLAGS, *flags, *kind, *given])
             draft.rename(path)
+        path.touch()
     return path
 
 
