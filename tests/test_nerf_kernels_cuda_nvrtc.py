@@ -17,13 +17,11 @@ ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 FIELD = ((32, 64, 16), (32, 64, 64, 3))  # widths of its networks
 
-# The field's two networks as they come (nerf.field.HashFieldConfig), a SIREN, the widest with a skip, the narrowest.
-DENSITY = (32, (64, 16), ("relu", "none"), ())
+# The field's larger network as it comes (nerf.field.HashFieldConfig), a SIREN, the widest with a skip.
 COLOR = (32, (64, 64, 3), ("relu", "sigmoid"), ())
 SIREN = (2, (64, 64, 64, 3), ("sine", "none"), ())
 WIDE = (39, (128, 128, 128, 128, 128, 128, 6), ("relu", "none"), (4,))
-NARROW = (16, (16, 16, 1), ("softplus", "exponential"), ())
-ALL = (DENSITY, COLOR, SIREN, WIDE, NARROW)
+ALL = (COLOR, SIREN, WIDE)
 
 # Registers a thread may take. A multiprocessor has 65536: at 128 it runs 512 threads at once, at 255 it runs 256.
 MOST = {
