@@ -209,7 +209,7 @@ def _ends(profile: Profile) -> Ends:
     marks = []
     for share in (0.25, 0.5, 0.75):
         wanted = -torch.log1p(-share * opacity)  # the optical depth at which that much of the light has been stopped
-        mark = t.new_zeros(len(first))
+        mark = start.new_zeros(len(first))
         hit = ((before <= wanted[ray]) & (before + thickness > wanted[ray])).nonzero().squeeze(1)
         mark[ray[hit]] = (start[hit] + (wanted[ray[hit]] - before[hit]) / density[hit]).float()
         marks.append(mark)
