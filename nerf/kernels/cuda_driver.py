@@ -204,6 +204,13 @@ def _index(device: torch.device) -> int:
     return 0 if device.index is None else device.index
 
 
+def _current(used: Driver, device: int) -> contextlib.AbstractContextManager:
+    """Torch's current device is this one while it lasts: to enter its context would change it for good."""
+    if used.device_type == "cpu" or torch.cuda.current_device() == device:
+        return contextlib.nullcontext()
+    return torch.cuda.device(device)
+
+
 def kernel(source: str, name: str, device: torch.device, options: Options = ()) -> Kernel:
     """A kernel for a device; compiled at first use.
 
@@ -213,7 +220,9 @@ def kernel(source: str, name: str, device: torch.device, options: Options = ()) 
         device: where its tensors lie.
         options: macros that the source is compiled with, as pairs of name and value.
     """
-    return driver().kernel(source, name, _index(device), options)
+    used, index = driver(), _index(device)
+    with _current(used, index):
+        return used.kernel(source, name, index, options)
 
 
 def launch(kernel: Kernel, grid: int | tuple[int, int], block: int, shared: int, arguments: ctypes.Structure) -> None:
@@ -232,8 +241,9 @@ def launch(kernel: Kernel, grid: int | tuple[int, int], block: int, shared: int,
     if used.device_type == "cpu":
         used.launch(kernel, blocks, block, shared, arguments, 0)
         return
-    stream = torch._C._cuda_getCurrentRawStream(kernel.device)
-    used.launch(kernel, blocks, block, shared, arguments, stream)
+    with _current(used, kernel.device):
+        stream = torch._C._cuda_getCurrentRawStream(kernel.device)
+        used.launch(kernel, blocks, block, shared, arguments, stream)
 
 
 def capability(device: torch.device) -> int:
@@ -265,7 +275,7 @@ def why_not() -> str:
             return "PyTorch finds no NVIDIA GPU" if made_for else "this PyTorch is built without CUDA"
         if not used.devices():
             return "no NVIDIA GPU"
-        device = torch.cuda.current_device() if used.device_type == "cuda" else 0
+        device = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
         architecture = used.architecture(device)
         if architecture < LOWEST:
             return f"this GPU is sm_{architecture}; the kernels need sm_{LOWEST} or newer"
