@@ -1,4 +1,5 @@
-"""Builds the CPU kernels: one shared library per instruction-set level, all from the same C++ sources.
+"""Builds the CPU kernels: one shared library per instruction-set level, all from the same C++ sources. The kernels for
+GPUs are compiled where they run: their texts are installed beside nerf/kernels (an editable install reads them from cuda/).
 
 Everything else is in pyproject.toml. A machine without a C++ compiler gets a working install without them: each library
 is optional, and the backend `reference` needs none.
@@ -7,10 +8,12 @@ is optional, and the backend `reference` needs none.
 import copy
 import os
 import platform
+import shutil
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 COMMON = [
     "-std=c++17",
@@ -52,6 +55,20 @@ class BuildLevels(build_ext):
         build_ext.build_extension(own, ext)
 
 
+class ShipSources(build_py):
+    """Copies the texts of the kernels for GPUs, for nerf/kernels/cuda_sources.py to find."""
+
+    def run(self) -> None:
+        super().run()
+        if getattr(self, "editable_mode", False):
+            return
+        for pattern in ("*.h", "gpu/*.h", "gpu/*.cu", "shared/*.h"):
+            for path in sorted((ROOT / "cuda").glob(pattern)):
+                target = Path(self.build_lib, "nerf/kernels/sources", path.relative_to(ROOT / "cuda"))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+
+
 ROOT = Path(__file__).parent
 setup(
     ext_modules=[
@@ -67,5 +84,5 @@ setup(
         )
         for level, flags in levels().items()
     ],
-    cmdclass={"build_ext": BuildLevels},
+    cmdclass={"build_ext": BuildLevels, "build_py": ShipSources},
 )

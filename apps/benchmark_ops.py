@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from apps.measure import Limits, best, relative
+from apps.measure import Limits, best, limits, relative
 from nerf.kernels import Ops, available, load
 from nerf.kernels.composite import ray_of_sample
 from nerf.kernels.cpu_library import multiplies_bfloat16
@@ -59,8 +59,8 @@ def hash_tasks(name: str, geometry: GridGeometry, points: int) -> list[Task]:
     x, table = torch.rand(points, 3), torch.rand(geometry.offsets[-1], geometry.features) - 0.5
     grad = torch.rand(points, geometry.width) - 0.5
 
-    def limit(limits: Limits, _: str) -> float:
-        return limits.gathers / (8 * geometry.levels)
+    def limit(reached: Limits, _: str) -> float:
+        return reached.gathers / (8 * geometry.levels)
 
     def backward(ops: Ops, _: str, to: int) -> Any:
         inputs = leaves(x, table)
@@ -87,8 +87,8 @@ def mlp_tasks(points: int) -> list[Task]:
     x, grad = torch.randn(points, FIELD_WIDTHS[0]), torch.randn(points, FIELD_WIDTHS[-1])
     products = sum(i * o for i, o in shapes)
 
-    def small(limits: Limits, dtype: str) -> float:
-        return limits.small_bfloat16 if dtype == "bfloat16" else limits.small_float32
+    def small(limit: Limits, dtype: str) -> float:
+        return limit.small_float32 if dtype == "float32" else limit.small_bfloat16
 
     def forward(ops: Ops, dtype: str) -> Any:
         return lambda: ops.mlp(x, weights, biases, dtype=dtype)
@@ -243,19 +243,36 @@ def flat(result: Any) -> Tensor:
 
 # Errors above which a row isn't timed. bfloat16 rounds operands to 2^-9, which turns some rectifiers round and with them
 # gradients (4e-2 was measured); a picture's rays now and then lose or gain a sample at the edge of what can be seen.
-ALLOWED = {"float32": 1e-3, "bfloat16": 6e-2}
+ALLOWED = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 6e-2}
+
+
+def formats(task: Task, backend: str) -> tuple[str, ...]:
+    """What a backend's products are timed in."""
+    match backend:
+        case "reference":
+            return ("float32",)
+        case "cuda":
+            return ("float16", "bfloat16") if len(task.formats) > 1 else task.formats
+    return tuple(dtype for dtype in task.formats if dtype != "bfloat16" or multiplies_bfloat16())
 
 
 def op_rows(options: OpOptions, limit: Limits, repeats: int) -> list[dict[str, Any]]:
-    """Checked and timed, the reference first. Raises RuntimeError where a backend's result is another."""
+    """Checked and timed, the reference first; on a GPU too, where there is one (apps/roofline.py says what to expect).
+    Raises RuntimeError where a backend's result is another."""
+    rows = _rows(options, limit, repeats, ["reference"] + ([] if available()["cpu"] else ["cpu"]))
+    if not available()["cuda"]:
+        with load("cuda").device:  # where torch puts what is made
+            rows += _rows(options, limits(repeats), repeats, ["reference", "cuda"])
+    return rows
+
+
+def _rows(options: OpOptions, limit: Limits, repeats: int, names: list[str]) -> list[dict[str, Any]]:
+    """The rows of some backends whose tensors lie on torch's default device."""
     rows: list[dict[str, Any]] = []
-    names = ["reference"] + ([] if available()["cpu"] else ["cpu"])
     for task in tasks(options):
         expected, baseline = None, 0.0
         for name in names:
-            for dtype in task.formats if name != "reference" else ("float32",):
-                if dtype == "bfloat16" and not multiplies_bfloat16():
-                    continue
+            for dtype in formats(task, name):
                 run = task.run(load(name), dtype)
                 found = flat(run())
                 expected = found if expected is None else expected
@@ -263,13 +280,14 @@ def op_rows(options: OpOptions, limit: Limits, repeats: int) -> list[dict[str, A
                 # These take the network's own format.
                 fused = task.name.split()[0] in ("look", "frame", "shade", "warp")
                 allowed = ALLOWED["bfloat16" if fused else dtype]
+                how = f"{name}, {dtype}" if found.device.type == "cpu" else f"{name} (GPU), {dtype}"
                 if not error < allowed:
                     raise RuntimeError(f"{task.name}, {name}, {dtype}: off by {error:.1e} of the reference's size")
                 seconds = best(run, repeats if name != "reference" else 2)
                 baseline = baseline or seconds
                 rows.append(
                     {
-                        "what": task.name, "how": f"{name}, {dtype}", "rate": task.work / seconds, "unit": task.unit,
+                        "what": task.name, "how": how, "rate": task.work / seconds, "unit": task.unit,
                         "ratio": baseline / seconds, "error": error,
                         "share": None if task.limit is None else task.work / seconds / task.limit(limit, dtype),
                     }

@@ -13,14 +13,21 @@ from torch import Tensor
 
 
 def best(task: Callable[[], Any], repeats: int) -> float:
-    """Seconds of the fastest of some runs, after one that isn't timed."""
+    """Seconds of the fastest of some runs, after one that isn't timed; what a GPU was given is waited for."""
     task()
     times = []
     for _ in range(repeats):
+        _finish()
         began = time.perf_counter()
         task()
+        _finish()
         times.append(time.perf_counter() - began)
     return min(times)
+
+
+def _finish() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
@@ -30,7 +37,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Limits:
-    """What torch reaches on this machine with all threads, in units a second.
+    """What torch reaches on a device, a CPU with all threads, in units a second.
 
     Attributes:
         float32, bfloat16: floating-point operations of products of 4096 x 1024 by 1024 x 1024.
@@ -55,7 +62,7 @@ def product_rate(rows: int, width: int, dtype: torch.dtype, repeats: int) -> flo
 
 
 def limits(repeats: int = 5) -> Limits:
-    """Measure them."""
+    """Measure them, on torch's default device."""
     products = {
         f"{prefix}{str(dtype).removeprefix('torch.')}": product_rate(
             rows, width, dtype, repeats * (1 + 3 * (width < 100))

@@ -92,21 +92,24 @@ def load_model(folder: Path | str, backend: str = "auto") -> tuple[SceneModel, R
     tensors, _ = read_state(folder)
     model = SceneModel(run.train.model, run.geometry, load(choose(backend)[0]))
     _fill(model, tensors, folder / CHECKPOINT)
-    return model.eval().requires_grad_(False), run
+    return model.at_home().eval().requires_grad_(False), run
 
 
 def restore(folder: Path, trainer: Trainer) -> None:
-    """Put a fresh trainer where the run in `folder` stopped: the next step gives the bits it would have given then."""
+    """Put a fresh trainer where the run in `folder` stopped: on a CPU, the next step gives the bits it would have given."""
     tensors, counters = read_state(folder)
     path = folder / CHECKPOINT
     _fill(trainer.model, tensors, path)
     restore_optimizer(trainer.optimizer, tensors)
     if "generator" not in tensors:
         raise ConfigError(f"{path}: expected the random generator's state, found none")
-    trainer.generator.set_state(tensors["generator"])
     for name, kind in COUNTERS.items():
         if name not in counters:
             raise ConfigError(
                 f"{path}: expected the counter {name!r}, found none; the run was saved by another release"
             )
         setattr(trainer, name, kind(counters[name]))
+    try:
+        trainer.generator.set_state(tensors["generator"])
+    except RuntimeError:  # another kind of device's: what it would have drawn can't be drawn here
+        trainer.generator.manual_seed(trainer.config.seed + trainer.step)

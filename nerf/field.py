@@ -12,7 +12,7 @@ from nerf.encoding import Frequency, HashGrid, SphericalHarmonics, window
 from nerf.kernels.backends import Ops, load
 from nerf.kernels.frame import GridField, TruncatedExp
 from nerf.kernels.hash_encode import GridGeometry
-from nerf.kernels.space import Space, to_unit
+from nerf.kernels.space import Space, constant, to_unit
 from nerf.network import MLP
 
 
@@ -138,7 +138,7 @@ class NerfField(_Field):
 
         noise: added to the raw density. ambient: encoded ambient coordinates, where the scene is sliced.
         """
-        center = torch.tensor(self.space.center, dtype=x_canonical.dtype, device=x_canonical.device)
+        center = constant(self.space.center, x_canonical)
         encoded = self.position((x_canonical - center) / self.space.half, float(self.detail))
         inputs = encoded if ambient is None else torch.cat([encoded, ambient], dim=-1)
         trunk, (weights, biases) = self.trunk, self._heads()

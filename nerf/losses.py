@@ -48,7 +48,9 @@ def distortion(
     rays = max(len(offsets) - 1, 1)
     middle = (s0 + s1) / 2
     moment = weights * middle
-    ray = torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff(), output_size=len(weights))
+    ray = torch.repeat_interleave(
+        torch.arange(len(offsets) - 1, device=offsets.device), offsets.diff(), output_size=len(weights)
+    )
 
     def before(x: Tensor) -> Tensor:
         x = x.double()

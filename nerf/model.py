@@ -184,11 +184,27 @@ class SceneModel(nn.Module):
         looks = self.config.appearance + (self.config.camera if self.config.cameras else 0)
         return build_field(self.config.field, space, looks, self.ops, generator, ambient)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its kernels run: once it is `at_home`, rays and points that it is asked have to be there too."""
+        return self.ops.device
+
+    def at_home(self) -> SceneModel:
+        """The model on the device that its kernels run on. Single numbers stay with the host, whose schedules they are:
+        reading them from a GPU would wait for it each time."""
+        self.to(self.ops.device)
+        for module in self.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                if not buffer.ndim:
+                    module.register_buffer(name, buffer.cpu(), name not in module._non_persistent_buffers_set)
+        return self
+
     def codes(self, time: Float[Tensor, "r"], camera: int | None = None) -> tuple[Tensor | None, Tensor | None]:
         """Deformation and appearance codes "r k" at any instants; exactly a photo's own at its own.
 
         camera: whose colours are shown, by its code; None: the mean of all cameras'.
         """
+        time = time.to(self.device)
         warp = self.warp_codes.at(time) if self.warp is not None else None
         look = self.appearance_codes.at(time) if self.appearance_codes is not None else None
         if self.camera_codes is not None:
@@ -240,7 +256,7 @@ class SceneModel(nn.Module):
             return None
         if size is None:
             size = 64 * 2 ** min(max(math.ceil(float(self.annealed)) - 6, 0), 2) + 1
-        code = self.warp_codes.at(torch.tensor([time]))[0]
+        code = self.warp_codes.at(torch.tensor([time]).to(self.device))[0]
         return self.warp.bake(code, float(self.annealed), size, self.occupancy.corners(size))
 
     def view(self, directions: Float[Tensor, "r 3"], appearance: Float[Tensor, "r a"] | None) -> Float[Tensor, "r v"]:

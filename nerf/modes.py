@@ -54,7 +54,8 @@ def shifts(model: SceneModel, shot: Shot, picture: Picture) -> Float[Tensor, "h 
     x = origins + directions * picture.depth.reshape(-1, 1)
     code = model.codes(torch.tensor([time]))[0]
     assert code is not None
-    moved = torch.cat([model.to_canonical(part, code.expand(len(part), -1)) for part in x.split(1 << 16)])
+    parts = [part.to(model.device) for part in x.split(1 << 16)]
+    moved = torch.cat([model.to_canonical(part, code.expand(len(part), -1)).to(x.device) for part in parts])
     return (moved - x).reshape(picture.rgb.shape)
 
 

@@ -68,7 +68,8 @@ class Moment:
     @torch.no_grad()
     def density(self, x_world: Float[Tensor, "p 3"]) -> Float[Tensor, "p"]:
         """Density at places, 1 / scene unit."""
-        return torch.cat([self._ask(part)[0] for part in x_world.split(CHUNK)] or [x_world[:, 0]])
+        there = x_world.device
+        return torch.cat([self._ask(part)[0].to(there) for part in x_world.split(CHUNK)] or [x_world[:, 0]])
 
     @torch.no_grad()
     def shaded(
@@ -78,11 +79,13 @@ class Moment:
         densities, colors = [x_world[:0, 0]], [x_world[:0]]
         for x, d in zip(x_world.split(CHUNK), directions.split(CHUNK)):
             density, features = self._ask(x)
-            densities.append(density)
-            colors.append(self.model.field.color(features, self.model.view(d, self.codes(len(x))[1])))
+            densities.append(density.to(x.device))
+            view = self.model.view(d.to(density.device), self.codes(len(x))[1])
+            colors.append(self.model.field.color(features, view).to(x.device))
         return torch.cat(densities), torch.cat(colors)
 
     def _ask(self, x_world: Tensor) -> tuple[Tensor, Tensor]:
+        x_world = x_world.to(self.model.device)
         code, _ = self.codes(len(x_world))
         x = self.model.to_canonical(x_world, code)
         return self.model.field.density(x, ambient=self.model.ambient(x_world, code))
@@ -94,7 +97,9 @@ class Moment:
         space, grid = self.space, self.model.occupancy
         x_unit = to_unit(x_world, space)
         inside = ((x_unit >= 0) & (x_unit <= 1)).all(-1)
-        return inside if grid is None else inside & grid.occupied[cell_index(x_unit, grid.config.resolution)]
+        if grid is None:
+            return inside
+        return inside & grid.occupied.to(x_unit.device)[cell_index(x_unit, grid.config.resolution)]
 
 
 class Ends(NamedTuple):
@@ -136,7 +141,9 @@ def looks(
     """Where the light of rays ends on its way to the far side of the box from `low` to `high`, and what it went through,
     RAYS rays at a time. Rays that miss the box end nowhere."""
     model = moment.model
+    low, high = low.to(model.device), high.to(model.device)
     for o, d in progress([*zip(origins.split(RAYS), directions.split(RAYS))], "rays"):
+        o, d = o.to(model.device), d.to(model.device)
         near, far = clip(o, d, model.geometry)
         enter, leave = between(o, d, near, far, low, high)
         rays = Rays(o, d, near, torch.where(leave > enter, leave, near), *moment.codes(len(o)))
@@ -147,7 +154,8 @@ def looks(
             t, dt, offsets, ray = march(model, rays, model.occupancy.occupied, float(model.occupancy.coarsen))
             start = t - dt / 2
         profile = Profile(t, start, dt, _densities(moment, o, d, t, dt, offsets, ray), ray, offsets)
-        yield _ends(profile), profile
+        ends = _ends(profile)
+        yield Ends(*(mark.to(origins.device) for mark in ends)), Profile(*(part.to(origins.device) for part in profile))
 
 
 def ends_of(
@@ -179,9 +187,9 @@ def _densities(
     moment: Moment, origins: Tensor, directions: Tensor, t: Tensor, dt: Tensor, offsets: Tensor, ray: Tensor
 ) -> Float[Tensor, "p"]:
     """Densities front to back, WAVE samples of each ray at a time; 0 where no light arrives, which isn't asked for."""
-    density, passed = torch.zeros_like(t), torch.zeros(len(origins))
-    place = torch.arange(len(ray)) - offsets[ray]
-    left = torch.arange(len(ray))
+    density, passed = torch.zeros_like(t), t.new_zeros(len(origins))
+    left = torch.arange(len(ray), device=t.device)
+    place = left - offsets[ray]
     for first in range(0, int(place.max()) + 1 if len(place) else 0, WAVE):
         left = left[(passed[ray[left]] < DARK) & (place[left] >= first)]
         now = left[place[left] < first + WAVE]
@@ -194,14 +202,14 @@ def _ends(profile: Profile) -> Ends:
     """The marks of rays whose light is exp(-optical depth): within a sample, density is the same all along."""
     _, start, dt, density, ray, offsets = profile
     thickness = (density * dt).double()
-    whole = torch.cat([torch.zeros(1, dtype=torch.float64), thickness.cumsum(0)])
+    whole = torch.cat([thickness.new_zeros(1), thickness.cumsum(0)])
     first = whole[offsets[:-1].long()]
     before, total = whole[:-1] - first[ray], whole[offsets[1:].long()] - first
     opacity = -torch.expm1(-total)
     marks = []
     for share in (0.25, 0.5, 0.75):
         wanted = -torch.log1p(-share * opacity)  # the optical depth at which that much of the light has been stopped
-        mark = torch.zeros(len(first))
+        mark = start.new_zeros(len(first))
         hit = ((before <= wanted[ray]) & (before + thickness > wanted[ray])).nonzero().squeeze(1)
         mark[ray[hit]] = (start[hit] + (wanted[ray[hit]] - before[hit]) / density[hit]).float()
         marks.append(mark)

@@ -68,7 +68,7 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def observe(self, x_world: Float[Tensor, "p 3"], density: Float[Tensor, "p"]) -> None:
-        """Raise the cells of points whose density is known."""
+        """Raise the cells of points to their density; a density of 0 leaves a cell as it is."""
         cell = cell_index(to_unit(x_world, self.space), self.config.resolution)
         self.values.scatter_reduce_(0, cell.long(), density * self.step, "amax")
 
@@ -80,7 +80,7 @@ class OccupancyGrid(nn.Module):
     def decide(self) -> None:
         """Decide from the values which cells are occupied."""
         # Where everything is thin (an early fog), the mean keeps the threshold below the scene itself.
-        limit = min(self.config.threshold, float(self.values.mean()))
+        limit = self.values.mean().clamp(max=self.config.threshold)
         self.occupied.copy_(self._dilate(self.values > limit, self.config.grow))
         self.dilated.copy_(self._dilate(self.occupied, self.grow))
 
@@ -92,9 +92,11 @@ class OccupancyGrid(nn.Module):
             size: lattice points along an axis, both walls included.
         """
         n, wall = self.config.resolution, 2.0 if self.space.contract else 1.0
-        middle = ((torch.arange(n) + 0.5) / n * 2 - 1) * wall  # along an axis, in half sides of the cube
+        device = self.occupied.device
+        middle = ((torch.arange(n, device=device) + 0.5) / n * 2 - 1) * wall  # along an axis, in half sides of the cube
         inside = middle.abs() < 1 + wall / n
-        near = ((middle[inside, None] - torch.linspace(-1, 1, size)).abs() < 2 / (size - 1) + wall / n).float()
+        places = torch.linspace(-1, 1, size, device=device)
+        near = ((middle[inside, None] - places).abs() < 2 / (size - 1) + wall / n).float()
         found = self.occupied.view(n, n, n)[inside][:, inside][:, :, inside].float()
         for _ in range(3):  # from the first axis' cells to the last axis' corners, once for every axis
             found = torch.tensordot(found, near, dims=([0], [0]))

@@ -38,9 +38,9 @@ class SceneAdam(torch.optim.Adam):
     def _step_table(self, group: dict[str, Any], table: Tensor, gradient: Tensor) -> None:
         state = self.state[table]
         if not state:
-            state["step"] = torch.zeros(())
+            state["step"] = torch.zeros(())  # on the CPU: the host computes with it
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
-        state["step"] += 1
+        state["step"] = state["step"].cpu() + 1  # torch takes what a checkpoint gives it to the parameter's device
         means = state["exp_avg"], state["exp_avg_sq"]
         self.ops.adam(
             table, gradient, *means, int(state["step"]), float(group["lr"]), tuple(group["betas"]), group["eps"]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data.camera import Camera
 from nerf.kernels.frame import Motion
+from nerf.kernels.space import constant
 from nerf.model import MarchConfig, SceneModel
 from nerf.rays import Rays, between, clip
 from nerf.volume import render_rays
@@ -24,7 +25,7 @@ FEWEST, MOST = 16, 65536  # rays of a slice
 
 
 class Picture(NamedTuple):
-    """A rendered view. depth is the mean distance of what is seen (scene units), 0 where nothing is."""
+    """A rendered view, on the CPU. depth is the mean distance of what is seen (scene units), 0 where nothing is."""
 
     rgb: Float[Tensor, "h w 3"]
     depth: Float[Tensor, "h w"]
@@ -95,19 +96,20 @@ def rendering(
     codes = warp, model.codes(torch.tensor([look]), lens)[1]
     marched = isinstance(model.config.sampling, MarchConfig)
     behind = model.geometry.background if background is None else background
-    ground = None if behind is None else torch.tensor([behind])
+    ground = None if behind is None else torch.tensor([behind]).to(model.device)
     origins, directions = camera.rays(None)
     size = CHUNK if pace is None or marched else 4 * FEWEST
     first, count, parts = 0, len(origins), []
     while first < count:
         began = clock.perf_counter()
-        o, d = origins[first : first + size], directions[first : first + size]
+        o, d = (ends[first : first + size].to(model.device) for ends in (origins, directions))
         near, far = clip(o, d, model.geometry)
         if crop is not None:
-            near, far = between(o, d, near, far, torch.tensor(crop.low), torch.tensor(crop.high))
+            near, far = between(o, d, near, far, constant(crop.low, o), constant(crop.high, o))
         rays = Rays(o, d, near, far, *(None if c is None else c.expand(len(o), -1) for c in codes))
         out = render_waves(model, rays, ground, motion) if marched else render_rays(model, rays, background=ground).out
-        parts.append((out.rgb, out.depth / out.opacity.clamp_min(1e-6), out.opacity))
+        seen = out.rgb, out.depth / out.opacity.clamp_min(1e-6), out.opacity
+        parts.append(tuple(part.to(origins.device) for part in seen))
         first += size
         if pace is not None:
             faster = pace / max(clock.perf_counter() - began, 1e-6)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data.camera import Cameras
 from data.scene import Frame
+from nerf.kernels.space import constant
 from nerf.model import Geometry
 
 
@@ -50,7 +51,7 @@ def clip(origins: Float[Tensor, "r 3"], directions: Float[Tensor, "r 3"], geomet
     far = torch.full_like(near, geometry.far)
     if geometry.box.contract:
         return near, far
-    center = torch.tensor(geometry.box.center, dtype=origins.dtype, device=origins.device)
+    center = constant(geometry.box.center, origins)
     return between(origins, directions, near, far, center - geometry.box.half, center + geometry.box.half)
 
 
@@ -76,31 +77,32 @@ class PixelSampler:
     Args:
         frames: the training photos, of any sizes.
         cut_out: the masks are the photos' opacity: they exclude nothing, and batches carry them.
+        device: where all photos are kept, pixels drawn and batches made.
     """
 
-    def __init__(self, frames: list[Frame], cut_out: bool = False) -> None:
-        self.cameras = Cameras.stack([frame.camera for frame in frames])
-        self.pixels = torch.cat([frame.image.reshape(-1, 3) for frame in frames])
+    def __init__(self, frames: list[Frame], cut_out: bool = False, device: torch.device | str = "cpu") -> None:
+        self.cameras = Cameras.stack([frame.camera for frame in frames]).to(device)
+        self.pixels = torch.cat([frame.image.reshape(-1, 3) for frame in frames]).to(device)
         sizes = torch.tensor([frame.image.shape[0] * frame.image.shape[1] for frame in frames])
-        self.starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
-        self.widths = torch.tensor([frame.image.shape[1] for frame in frames])
-        self.instants = torch.tensor([frame.warp_id for frame in frames])
+        self.starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]).to(device)
+        self.widths = torch.tensor([frame.image.shape[1] for frame in frames]).to(device)
+        self.instants = torch.tensor([frame.warp_id for frame in frames]).to(device)
         self.opacities: Tensor | None = None
         self.allowed: Tensor | None = None
         if cut_out:
             full = [torch.full(f.image.shape[:2], 255, dtype=torch.uint8) if f.mask is None else f.mask for f in frames]
-            self.opacities = torch.cat([mask.reshape(-1) for mask in full])
+            self.opacities = torch.cat([mask.reshape(-1) for mask in full]).to(device)
         elif any(frame.mask is not None for frame in frames):
             masks = [
                 torch.ones(int(n), dtype=torch.bool) if f.mask is None else f.mask.reshape(-1) > 127
                 for f, n in zip(frames, sizes)
             ]
-            self.allowed = torch.cat(masks).nonzero().squeeze(1)
+            self.allowed = torch.cat(masks).nonzero().squeeze(1).to(device)
 
     def sample(self, count: int, generator: torch.Generator) -> Batch:
         """`count` pixels with replacement, each somewhere inside its square only at the centre."""
         total = len(self.pixels) if self.allowed is None else len(self.allowed)
-        pick = torch.randint(total, (count,), generator=generator)
+        pick = torch.randint(total, (count,), generator=generator, device=self.pixels.device)
         index = pick if self.allowed is None else self.allowed[pick]
         frame = torch.searchsorted(self.starts, index, right=True) - 1
         within = index - self.starts[frame]

@@ -138,6 +138,7 @@ def fit(model: SceneModel, seen: Sightings, config: RegisterConfig, bands: float
     warp, table = model.warp, model.warp_codes.table
     assert warp is not None and warp.shares is not None
     half, own = warp.space.half, warp.config.code
+    seen = Sightings(*(part.to(model.device) for part in seen))
     places = seen.places.clone().requires_grad_()
     # The codes themselves, the network's input, stay as they are: only the twists behind them are fitted.
     twists = table.detach()[:, own:].clone().requires_grad_()
@@ -151,7 +152,7 @@ def fit(model: SceneModel, seen: Sightings, config: RegisterConfig, bands: float
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * config.final ** (step / config.steps)
         let_in = min(bands * step / (0.6 * config.steps), bands)
-        pick = torch.randint(len(seen.point), (config.batch,), generator=generator)
+        pick = torch.randint(len(seen.point), (config.batch,), generator=generator, device=model.device)
         o, d, instant, place = seen.origins[pick], seen.directions[pick], seen.instant[pick], places[seen.point[pick]]
         x = o + ((place.detach() - o) * d).sum(-1, keepdim=True) * d
         code = torch.cat([table.detach()[instant, :own], twists[instant]], dim=1)
@@ -180,4 +181,4 @@ def _huber(x: Tensor, bend: float) -> Tensor:
 def _bent(warp: Warp, x: Tensor, code: Tensor, bands: float) -> Tensor:
     """||J^T J - 1||_F^2, 0 where the warp moves a neighbourhood as a whole."""
     jacobian = warp.jacobian(x, code, bands)
-    return (jacobian.transpose(1, 2) @ jacobian - torch.eye(3)).square().sum((1, 2)).mean()
+    return (jacobian.transpose(1, 2) @ jacobian - torch.eye(3, device=x.device)).square().sum((1, 2)).mean()

@@ -63,7 +63,7 @@ def stratified(
     if generator is None:
         place = torch.full((len(near), count), 0.5, device=near.device, dtype=near.dtype)
     else:
-        place = torch.rand(len(near), count, generator=generator, dtype=near.dtype).to(near.device)
+        place = torch.rand(len(near), count, generator=generator, dtype=near.dtype, device=near.device)
     share = edges[:-1] + place / count
     if disparity:
         return 1 / ((1 - share) / near[:, None] + share / far[:, None])
@@ -89,7 +89,7 @@ def importance(
     if generator is None:
         place = torch.full((rays, count), 0.5, device=edges.device, dtype=edges.dtype)
     else:
-        place = torch.rand(rays, count, generator=generator, dtype=edges.dtype).to(edges.device)
+        place = torch.rand(rays, count, generator=generator, dtype=edges.dtype, device=edges.device)
     u = (torch.arange(count, device=edges.device, dtype=edges.dtype) + place) / count
     upper = torch.searchsorted(cumulative, u.contiguous(), right=True).clamp(1, edges.shape[1] - 1)
     low, high = cumulative.gather(1, upper - 1), cumulative.gather(1, upper)

@@ -13,6 +13,8 @@ from data.scene import Scene
 from nerf import losses
 from nerf.config import TrainConfig
 from nerf.kernels.backends import load
+from nerf.kernels.space import constant
+from nerf.late import Late, Term
 from nerf.model import Geometry, SceneModel
 from nerf.optimizer import SceneAdam
 from nerf.rays import Batch, PixelSampler, Rays, clip
@@ -42,8 +44,15 @@ class Trainer:
         self.model = SceneModel(config.model, Geometry.of(scene), load(config.backend), self.generator)
         if self.model.poses is not None:
             self.model.poses.place([frame.camera for frame in scene.train])
-        self.sampler = PixelSampler(scene.train, cut_out=scene.masks_are_alpha)
-        self.lenses = torch.tensor([frame.camera_id for frame in scene.train])  # the camera of each photo
+        self.device = self.model.at_home().device
+        if self.device.type != "cpu":  # it draws where its numbers are used
+            self.generator = _generator(self.device).manual_seed(config.seed)
+        self.sampler = PixelSampler(scene.train, scene.masks_are_alpha, self.device)
+        self.lenses = torch.tensor([frame.camera_id for frame in scene.train]).to(
+            self.device
+        )  # the camera of each photo
+        self.points = None if scene.points is None else scene.points.to(self.device)
+        self.late = Late()
         self.optimizer = self._optimizer()
         self.step, self.seconds, self.rays = 0, 0.0, config.rays
         self.visited = 0  # samples asked for their density, over the whole run
@@ -100,12 +109,13 @@ class Trainer:
         return start + (self.model.bands - start) * share
 
     def advance(self) -> dict[str, float]:
-        """One optimiser step. Returns its loss terms, opacity and squared error, and counts."""
+        """One optimiser step. Returns its loss terms, opacity and squared error, and counts; on a GPU, the terms are those
+        of the step before (`Late`)."""
         began = time.perf_counter()
         self._schedule()
         batch = self.sampler.sample(self.rays, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
-        totals: dict[str, float] = {}
+        numbers: list[Term] = []
         visited = kept = 0
         for chunk in self._chunks(batch):
             rendered, terms = self._losses(chunk)
@@ -115,8 +125,8 @@ class Trainer:
             visited, kept = visited + rendered.visited, kept + len(rendered.samples.t)
             terms["opacity"] = rendered.out.opacity.detach().mean()
             terms["squared"] = terms["color"].detach()
-            for name, value in terms.items():
-                totals[name] = totals.get(name, 0.0) + float(value.detach()) * share
+            numbers += [Term(name, value, share) for name, value in terms.items()]
+        totals = self.late.exchange(numbers)
         self._check(totals)
         self.optimizer.step()
         self._after(visited, kept)
@@ -182,10 +192,10 @@ class Trainer:
         own = self.model.geometry.background
         if self.model.occupancy is None or (own is not None and batch.opacity is None):
             return None, batch.rgb
-        behind = torch.rand(len(batch.rgb), 3, generator=self.generator)
+        behind = torch.rand(len(batch.rgb), 3, generator=self.generator, device=self.device)
         if own is None or batch.opacity is None:
             return behind, batch.rgb
-        return behind, batch.rgb + (1 - batch.opacity)[:, None] * (behind - torch.tensor(own))
+        return behind, batch.rgb + (1 - batch.opacity)[:, None] * (behind - constant(own, behind))
 
     def _rays(self, batch: Batch) -> Rays:
         model = self.model
@@ -205,24 +215,23 @@ class Trainer:
         if weights.elastic > 0:
             samples, shares = rendered.regularised
             if 0 < weights.elastic_points < len(shares):
-                pick = torch.randint(len(shares), (weights.elastic_points,), generator=self.generator)
+                pick = self._choose(len(shares), weights.elastic_points)
                 # An unbiased estimate of the whole sum from a uniform choice.
                 samples, shares = _pick(samples, pick), shares[pick] * (len(shares) / weights.elastic_points)
             x = samples.points(rays.origins.detach(), rays.directions.detach())
             jacobian = model.warp.jacobian(x, rays.warp[samples.ray], self.bands)
             terms["elastic"] = weights.elastic * self._elastic_decay * losses.elastic(jacobian, shares, len(rays.near))
-        if weights.background > 0 and self.scene.points is not None and len(self.scene.points):
-            points = self.scene.points
-            points = points[
-                torch.randint(len(points), (min(weights.background_points, len(points)),), generator=self.generator)
-            ]
-            codes = model.warp_codes(
-                torch.randint(len(model.warp_codes.times), (len(points),), generator=self.generator)
-            )
+        if weights.background > 0 and self.points is not None and len(self.points):
+            points = self.points[self._choose(len(self.points), min(weights.background_points, len(self.points)))]
+            codes = model.warp_codes(self._choose(len(model.warp_codes.times), len(points)))
             moved = model.warp(points, codes, self.bands)
             half = model.warp.space.half
             terms["background"] = weights.background * losses.background(moved / half, points / half)
         return terms
+
+    def _choose(self, among: int, count: int) -> Tensor:
+        """Random indices."""
+        return torch.randint(among, (count,), generator=self.generator, device=self.device)
 
     @property
     def _elastic_decay(self) -> float:
@@ -281,6 +290,10 @@ class Trainer:
         self.empty = self.empty + 1 if totals["opacity"] < 1e-3 else 0
         if self.empty >= 300:
             raise Collapse(f"the scene has stayed empty for {self.empty} steps")
+
+
+def _generator(device: torch.device) -> torch.Generator:
+    return torch.Generator(device)
 
 
 def _pick(samples: Samples, index: Tensor) -> Samples:

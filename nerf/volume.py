@@ -13,6 +13,7 @@ from nerf.field import HashField, NerfField
 from nerf.kernels.composite import Composited, ray_of_sample
 from nerf.kernels.frame import Course
 from nerf.kernels.shade import NearGradients, Shaded
+from nerf.kernels.space import constant
 from nerf.kernels.warp import Warping
 from nerf.model import HierarchicalConfig, MarchConfig, SceneModel
 from nerf.rays import Rays
@@ -57,7 +58,10 @@ def shade(
         posed = rays.origins.requires_grad or rays.directions.requires_grad
         if posed or bent(model, rays):
             x = model.to_canonical(samples.points(rays.origins, rays.directions), rays.warp, bands, samples.ray)
-        view, packed = model.view(rays.directions, rays.appearance), (samples.t, samples.dt, samples.offsets, samples.ray)
+        view, packed = (
+            model.view(rays.directions, rays.appearance),
+            (samples.t, samples.dt, samples.offsets, samples.ray),
+        )
         near = model.near_scale
         return model.ops.shade(held.origins, held.directions, *packed, space, plain, view, background, near, x)
     x_world = samples.points(rays.origins, rays.directions)
@@ -65,7 +69,7 @@ def shade(
     x = model.to_canonical(x_world, code, bands)
     noise = None
     if generator is not None and field.noise > 0:
-        noise = torch.randn(len(x), generator=generator) * field.noise
+        noise = torch.randn(len(x), generator=generator, device=x.device) * field.noise
     density, features = field.density(x, noise, model.ambient(x_world, code, bands))
     view = model.view(rays.directions, rays.appearance).index_select(0, samples.ray)
     rgb, seen = field.color(features, view), density.detach()
@@ -93,7 +97,7 @@ def render_rays(
         prune: a first look without gradients drops the samples that are faint or that no light reaches.
     """
     if background is None and model.geometry.background is not None:
-        background = torch.tensor([model.geometry.background], dtype=rays.origins.dtype, device=rays.origins.device)
+        background = constant(model.geometry.background, rays.origins)[None]
     match model.config.sampling:
         case MarchConfig():
             return _marched(model, rays, generator, bands, background, coarsen, prune)
@@ -121,7 +125,7 @@ def _marched(
     shaded = shade(model, model.field, rays, samples, bands, background)
     if not prune and generator is not None:
         lit = _lit(model, shaded.density, samples)
-        grid.observe(samples.points(held.origins, held.directions)[lit], shaded.density[lit])
+        grid.observe(samples.points(held.origins, held.directions), torch.where(lit, shaded.density, 0.0))
     return Rendered(shaded.out, samples, None, visited, (samples, shaded.out.weights))
 
 
@@ -131,7 +135,7 @@ def course(
     """How `rays` march through occupied cells, steps `coarsen` times their own length; a generator jitters them."""
     grid = model.occupancy
     assert grid is not None
-    jitter = None if generator is None else torch.rand(len(rays.near), generator=generator)
+    jitter = None if generator is None else torch.rand(len(rays.near), generator=generator, device=rays.near.device)
     # Longer steps outrun the dilated grid's promise, so they do without it.
     dilated = grid.dilated if coarsen == 1 and occupied is grid.occupied else None
     step, cone = model.step * coarsen, model.cone * coarsen
@@ -173,7 +177,7 @@ def sift(
     samples = march(model, rays, occupied, coarsen, generator)
     look = look_along(model, rays, samples, bands)
     if generator is not None:
-        grid.observe(look.x_world[look.lit], look.density[look.lit])
+        grid.observe(look.x_world, torch.where(look.lit, look.density, 0.0))
     return samples.select(look.lit & (look.density * samples.dt > faint)), len(samples.t)
 
 

@@ -54,9 +54,9 @@ def _bent(model: SceneModel, config: MarchConfig, rays: Rays) -> Seen:
     grid = model.occupancy
     assert grid is not None
     t, dt, offsets, ray = march(model, rays, grid.occupied, float(grid.coarsen))
-    count, place = len(rays.near), torch.arange(len(ray)) - offsets[ray]
+    count, place = len(rays.near), torch.arange(len(ray), device=t.device) - offsets[ray]
     view = model.view(rays.directions, rays.appearance)
-    light, sums = torch.ones(count), torch.zeros(count, 5)
+    light, sums = t.new_ones(count), t.new_zeros(count, 5)
     for first in range(0, int(place.max()) + 1 if len(place) else 0, WAVE):
         due = ((place >= first) & (light[ray] > config.stop)).nonzero().squeeze(1)
         if not len(due):
@@ -69,7 +69,7 @@ def _bent(model: SceneModel, config: MarchConfig, rays: Rays) -> Seen:
         thickness = density * samples.dt
         through = model.ops.transmittance(density, samples.dt, samples.offsets)
         weights = light[samples.ray] * through * -torch.expm1(-thickness)
-        light *= torch.exp(-torch.zeros(count).index_add_(0, samples.ray, thickness))
+        light *= torch.exp(-t.new_zeros(count).index_add_(0, samples.ray, thickness))
         seen = (weights > FAINT).nonzero().squeeze(1)
         share = weights[seen, None]
         rgb = model.field.color(features[seen], view.index_select(0, samples.ray[seen]))

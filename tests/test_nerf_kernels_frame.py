@@ -52,7 +52,7 @@ def make_rays(count: int) -> tuple[torch.Tensor, ...]:
 
 def loop(rays, course: Course, field: GridField, view, stop: float, faint: float, motion=None):
     """One ray after another, one sample after another, in Python's own numbers."""
-    asked = reference._asked(*rays, course, field, motion)
+    asked = reference.asked(rays, course, field, motion)
     colour = reference.mlp(
         torch.cat([asked.features, view[asked.ray]], 1), field.color_weights, field.color_biases, "relu", "sigmoid"
     )

@@ -14,13 +14,18 @@ struct Sums {
 };
 
 template <class T>
-SHARED_FN T add_sample(Sums<T>& ray, T absorbed, T passed, const T* rgb, T t) {
-    const T weight = static_cast<T>(ray.light * absorbed);
-    ray.light *= passed;
+SHARED_FN T add_weighted(Sums<T>& ray, T weight, const T* rgb, T t) {
     for (int c = 0; c < 3; ++c) ray.rgb[c] += weight * rgb[c];
     ray.depth += weight * t;
     ray.opacity += weight;
     return weight;
+}
+
+template <class T>
+SHARED_FN T add_sample(Sums<T>& ray, T absorbed, T passed, const T* rgb, T t) {
+    const T weight = static_cast<T>(ray.light * absorbed);
+    ray.light *= passed;
+    return add_weighted(ray, weight, rgb, t);
 }
 
 // `behind` holds sum_{j > i} v_j w_j and takes the sample in; returns dL/dx_i.

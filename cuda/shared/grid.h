@@ -4,7 +4,9 @@
 // the vector of integers that goes with it. The includer defines SHARED_FN (the qualifiers of a small inline function).
 #pragma once
 
+#if !defined(__CUDACC_RTC__)  // gpu/device.h declares the same names there
 #include <cstdint>
+#endif
 
 namespace grid {
 

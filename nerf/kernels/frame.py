@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor
 
 from nerf.kernels import composite
 from nerf.kernels.hash_encode import GridGeometry, hash_encode
-from nerf.kernels.march import cell_index, march
+from nerf.kernels.march import Marched, cell_index, march
 from nerf.kernels.mlp import mlp
-from nerf.kernels.space import Space, to_unit
+from nerf.kernels.space import Space, constant, to_unit
 from nerf.kernels.warp import Warping, warp
 
 HIGHEST_RAW = 60.0  # exp of more is no float32
@@ -100,7 +101,7 @@ def ask(x_unit: Float[Tensor, "p 3"], field: GridField) -> tuple[Float[Tensor, "
 
 def moved(x_world: Float[Tensor, "p 3"], space: Space, motion: Motion) -> Float[Tensor, "p 3"]:
     """Points of the world, those inside the space's cube moved."""
-    y = (x_world - torch.tensor(space.center, dtype=x_world.dtype, device=x_world.device)) / space.half
+    y = (x_world - constant(space.center, x_world)) / space.half
     inside = (y.abs() < 1).all(-1).nonzero().squeeze(1)
     cells = len(motion.lattice) - 1
     place = (y[inside] + 1) * (cells / 2)
@@ -115,7 +116,17 @@ def moved(x_world: Float[Tensor, "p 3"], space: Space, motion: Motion) -> Float[
     return x_world.index_add(0, inside, displacement * space.half)
 
 
-class _Asked(NamedTuple):
+class Steps(NamedTuple):
+    """The ops that a look is made of where no kernel does it in one go."""
+
+    march: Callable[..., Marched]
+    warp: Callable[..., Tensor]
+    hash_encode: Callable[..., Tensor]
+    mlp: Callable[..., Tensor]
+    transmittance: Callable[..., Tensor]
+
+
+class Asked(NamedTuple):
     """All samples of a march, where they are before they are moved, and what the field and the light say of them."""
 
     t: Tensor
@@ -127,25 +138,27 @@ class _Asked(NamedTuple):
     light: Tensor
 
 
-def _asked(
-    origins: Tensor,
-    directions: Tensor,
-    near: Tensor,
-    far: Tensor,
+def asked(
+    rays: tuple[Tensor, Tensor, Tensor, Tensor],
     course: Course,
     field: GridField,
     motion: Motion | None = None,
     warping: Warping | None = None,
-) -> _Asked:
-    t, dt, offsets = march(origins, directions, near, far, *course)
+    steps: Steps | None = None,
+) -> Asked:
+    """March origins, directions, near and far, and ask the field at every sample. steps: None: the reference's."""
+    ops = steps or Steps(march, warp, hash_encode, mlp, composite.transmittance)
+    origins, directions, _, _ = rays
+    t, dt, offsets = ops.march(*rays, *course)
     ray = composite.ray_of_sample(offsets, len(t))
     x_world = origins[ray] + directions[ray] * t[:, None]
     x = x_world if motion is None else moved(x_world, course.space, motion)
     if warping is not None:
-        x = warp(x, warping.code, ray, course.space, warping.field)
-    density, features = ask(to_unit(x, course.space), field)
-    light = composite.transmittance(density, dt, offsets)
-    return _Asked(t, dt, ray, to_unit(x_world, course.space), features, density, light)
+        x = ops.warp(x, warping.code, ray, course.space, warping.field)
+    encoded = ops.hash_encode(to_unit(x, course.space), field.table, field.geometry)
+    features = ops.mlp(encoded, field.density_weights, field.density_biases)
+    density = TruncatedExp.apply(features[:, 0] + field.density_bias) * field.density_scale
+    return Asked(t, dt, ray, to_unit(x_world, course.space), features, density, ops.transmittance(density, dt, offsets))
 
 
 @torch.no_grad()
@@ -172,13 +185,21 @@ def look(
             in it that light reaches, kept or not.
         warping: samples are warped before the field is asked at them; cells are raised where they were marched to.
     """
-    t, dt, ray, place, _, density, light = _asked(origins, directions, near, far, course, field, None, warping)
+    found = asked((origins, directions, near, far), course, field, None, warping)
+    return looked(found, len(near), course, stop, faint, values, value_scale)
+
+
+def looked(
+    found: Asked, rays: int, course: Course, stop: float, faint: float, values: Tensor | None, value_scale: float
+) -> Looked:
+    """`look`, of samples that the field was asked at."""
+    t, dt, ray, place, _, density, light = found
     lit = light > stop
     if values is not None:
         cell = cell_index(place[lit], course.resolution).long()
         values.scatter_reduce_(0, cell, density[lit] * value_scale, "amax")
     kept = lit & (density * dt > faint)
-    return Looked(t[kept], dt[kept], composite.offsets_of(ray[kept], len(near)), ray[kept], int(lit.sum()))
+    return Looked(t[kept], dt[kept], composite.offsets_of(ray[kept], rays), ray[kept], int(lit.sum()))
 
 
 @torch.no_grad()
@@ -204,12 +225,20 @@ def frame(
         motion, warping: samples are moved, or warped, before the field is asked at them; they are marched to unmoved.
             One of the two at most.
     """
-    t, dt, ray, _, features, density, light = _asked(origins, directions, near, far, course, field, motion, warping)
+    found = asked((origins, directions, near, far), course, field, motion, warping)
+    return painted(found, len(near), field, view, stop, faint, mlp)
+
+
+def painted(
+    found: Asked, rays: int, field: GridField, view: Tensor, stop: float, faint: float, network: Callable[..., Tensor]
+) -> Seen:
+    """`frame`, of samples that the field was asked at; `network` computes `mlp`."""
+    t, dt, ray, _, features, density, light = found
     weights = light * -torch.expm1(-density * dt)
     seen = (light > stop) & (weights > faint)
     ray, share = ray[seen], weights[seen][:, None]
     inputs = torch.cat([features[seen], view[ray]], dim=1)
-    rgb = mlp(inputs, field.color_weights, field.color_biases, "relu", "sigmoid")
+    rgb = network(inputs, field.color_weights, field.color_biases, "relu", "sigmoid")
     columns = torch.cat([rgb * share, t[seen][:, None] * share, share], dim=1)
-    sums = columns.new_zeros(len(near), 5).index_add_(0, ray, columns)
+    sums = columns.new_zeros(rays, 5).index_add_(0, ray, columns)
     return Seen(sums[:, :3], sums[:, 3], sums[:, 4])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -25,9 +26,22 @@ class Space(NamedTuple):
     contract: bool
 
 
+def constant(values: tuple[float, ...], like: Tensor) -> Float[Tensor, "n"]:
+    """Numbers of the host as a tensor of the type and on the device of `like`. A GPU's are kept: to send them each time
+    would wait for it."""
+    if like.device.type == "cpu":
+        return torch.tensor(values, dtype=like.dtype)
+    return _kept(values, like.dtype, like.device)
+
+
+@lru_cache(maxsize=256)
+def _kept(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype).to(device)
+
+
 def to_unit(x_world: Float[Tensor, "p 3"], space: Space) -> Float[Tensor, "p 3"]:
     """x_world -> x_unit in [0, 1]^3 (see `Space`). Differentiable; the identity up to scale inside the cube."""
-    y = (x_world - torch.tensor(space.center, dtype=x_world.dtype, device=x_world.device)) / space.half
+    y = (x_world - constant(space.center, x_world)) / space.half
     if not space.contract:
         return (y + 1) / 2
     norm = y.abs().amax(-1, keepdim=True).clamp_min(1.0)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nerf.kernels.mlp import mlp
 from nerf.kernels.screw import screw
-from nerf.kernels.space import Space
+from nerf.kernels.space import Space, constant
 
 
 class WarpField(NamedTuple):
@@ -95,7 +95,7 @@ def warp(
         space: the cube that places are told in.
         network: computes `nerf.kernels.mlp.mlp`.
     """
-    y = (x_world - torch.tensor(space.center, dtype=x_world.dtype, device=x_world.device)) / space.half
+    y = (x_world - constant(space.center, x_world)) / space.half
     # index_select: its gradient is a plain sum of rows, where that of table[...] sorts them first.
     code = code if ray is None else code.index_select(0, ray)
     if not field.fade:
