@@ -52,7 +52,7 @@ def _instant(moving: bool, background: bool) -> TrainConfig:
         ),
         # Each photo pulls its own part of the warp with a few rays a step: the mean of many steps says where to.
         optimizer=replace(config.optimizer, warp_rate=2e-3, warp_final=0.3, warp_beta1=0.97),
-        # What is out of register is a haze at first, and pulling that together early freezes it (docs/nerfies.md).
+        # What is out of register is a haze at first, and to pull it together early seems to freeze it (docs/nerfies.md).
         # Photos come into register on what is coarse before there is anything finer to be misled by (docs/nerfies.md).
         # A colour that may depend on the camera explains a moving person as a still one with a strange sheen, and the warp
         # then has nothing left to explain.
