@@ -110,11 +110,8 @@ def warp_tasks(points: int) -> list[Task]:
     bands, own = 6, 12
     shapes = list(pairwise((3 + 6 * bands + own, 64, 64, 64, 6)))
     weights, biases = [torch.randn(o, i) * 0.3 / i**0.5 for i, o in shapes], [torch.zeros(o) for _, o in shapes]
-    x, codes, space = (
-        torch.rand(points, 3) * 1.8 - 0.9,
-        torch.randn(-(-points // 8), own),
-        Space((0.0, 0.0, 0.0), 1.0, True),
-    )
+    x, codes = torch.rand(points, 3) * 1.8 - 0.9, torch.randn(-(-points // 8), own)
+    space = Space((0.0, 0.0, 0.0), 1.0, True)
     ray, grad = torch.arange(points) // 8, torch.rand(points, 3) - 0.5
     field = WarpField(weights, biases, (), [], [], torch.ones(bands), 0.25, True)
 

@@ -109,7 +109,12 @@ def restore(folder: Path, trainer: Trainer) -> None:
                 f"{path}: expected the counter {name!r}, found none; the run was saved by another release"
             )
         setattr(trainer, name, kind(counters[name]))
-    try:
-        trainer.generator.set_state(tensors["generator"])
-    except RuntimeError:  # another kind of device's: what it would have drawn can't be drawn here
+    state = tensors["generator"]
+    if len(state) != len(trainer.generator.get_state()):
+        # Another kind of device's: what it would have drawn can't be drawn here.
         trainer.generator.manual_seed(trainer.config.seed + trainer.step)
+        return
+    try:
+        trainer.generator.set_state(state)
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: expected the random generator's state, found what is none: {error}") from None

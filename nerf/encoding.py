@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nerf.kernels.backends import Ops, load
 from nerf.kernels.hash_encode import GridGeometry
-from nerf.kernels.warp import frequencies
+from nerf.kernels.warp import angular, frequencies
 
 
 def window(bands: int, annealed: float | Tensor, like: Tensor) -> Float[Tensor, "k"]:
@@ -44,15 +44,8 @@ class Frequency(nn.Module):
 
     def forward(self, x: Float[Tensor, "p i"], annealed: float | None = None) -> Float[Tensor, "p o"]:
         """Encode x; `annealed` weights the bands by `window`, None leaves them all on."""
-        let_in = None
-        if annealed is not None and annealed < self.bands:
-            let_in = window(self.bands, annealed, x)
-        waves = frequencies(x, let_in, self.bands)
+        waves = frequencies(x, window(self.bands, self.bands if annealed is None else annealed, x))
         return torch.cat([x, waves], dim=-1) if self.include_input else waves
-
-    def _scale(self, like: Tensor) -> Float[Tensor, "k"]:
-        """Each band's angular frequency."""
-        return math.pi * 2.0 ** torch.arange(self.bands, device=like.device, dtype=like.dtype)
 
     def slopes(self, encoded: Float[Tensor, "p o"], inputs: int) -> Float[Tensor, "p o"]:
         """The derivative of each feature by the one coordinate that it depends on: feature k by coordinate k mod `inputs`.
@@ -61,7 +54,7 @@ class Frequency(nn.Module):
         """
         first = inputs if self.include_input else 0
         waves = encoded[:, first:].unflatten(1, (self.bands, 2, inputs))
-        turned = torch.stack([waves[:, :, 1], -waves[:, :, 0]], dim=2) * self._scale(encoded)[:, None, None]
+        turned = torch.stack([waves[:, :, 1], -waves[:, :, 0]], dim=2) * angular(self.bands, encoded)[:, None, None]
         ones = torch.ones_like(encoded[:, :first])
         return torch.cat([ones, turned.flatten(1)], dim=-1)
 

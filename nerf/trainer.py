@@ -48,9 +48,8 @@ class Trainer:
         if self.device.type != "cpu":  # it draws where its numbers are used
             self.generator = _generator(self.device).manual_seed(config.seed)
         self.sampler = PixelSampler(scene.train, scene.masks_are_alpha, self.device)
-        self.lenses = torch.tensor([frame.camera_id for frame in scene.train]).to(
-            self.device
-        )  # the camera of each photo
+        lenses = torch.tensor([frame.camera_id for frame in scene.train])  # the camera of each photo
+        self.lenses = lenses.to(self.device)
         self.points = None if scene.points is None else scene.points.to(self.device)
         self.late = Late()
         self.optimizer = self._optimizer()
@@ -293,6 +292,7 @@ class Trainer:
 
 
 def _generator(device: torch.device) -> torch.Generator:
+    """A device's own random numbers."""
     return torch.Generator(device)
 
 

@@ -56,13 +56,10 @@ def shade(
     if plain is not None:
         x, held, space = None, rays.held(), model.geometry.space
         posed = rays.origins.requires_grad or rays.directions.requires_grad
-        if posed or bent(model, rays):
+        if posed or rays.warp is not None:
             x = model.to_canonical(samples.points(rays.origins, rays.directions), rays.warp, bands, samples.ray)
-        view, packed = (
-            model.view(rays.directions, rays.appearance),
-            (samples.t, samples.dt, samples.offsets, samples.ray),
-        )
-        near = model.near_scale
+        view, near = model.view(rays.directions, rays.appearance), model.near_scale
+        packed = samples.t, samples.dt, samples.offsets, samples.ray
         return model.ops.shade(held.origins, held.directions, *packed, space, plain, view, background, near, x)
     x_world = samples.points(rays.origins, rays.directions)
     code = gather(rays.warp, samples)
@@ -179,11 +176,6 @@ def sift(
     if generator is not None:
         grid.observe(look.x_world, torch.where(look.lit, look.density, 0.0))
     return samples.select(look.lit & (look.density * samples.dt > faint)), len(samples.t)
-
-
-def bent(model: SceneModel, rays: Rays) -> bool:
-    """Whether rays' samples lie behind a warp."""
-    return model.warp is not None and rays.warp is not None
 
 
 def warping_of(model: SceneModel, rays: Rays, bands: float | None = None) -> Warping | None:

@@ -167,10 +167,8 @@ class Warp(nn.Module):
         inside = (y.detach().abs().amax(-1) < 1).nonzero().squeeze(1)
         y = y[inside]
         motion, slopes = self._motion_jet(y, code[inside], bands)
-        made, pull = (
-            share(y, self.config.fade),
-            -y.sign() / (1 - y.abs()),
-        )  # of a factor below 1: its derivative over itself
+        made = share(y, self.config.fade)
+        pull = -y.sign() / (1 - y.abs())  # of a factor below 1: its derivative over itself
         pull = torch.where(1 - y.abs() < self.config.fade, pull * made, 0.0)
         return still.index_add(0, inside, slopes * made[:, :, None] + motion[:, :, None] * pull[:, None, :])
 

@@ -11,43 +11,22 @@ from torch import Tensor
 from nerf.kernels import cuda_field, cuda_frame, frame
 from nerf.kernels.composite import offsets_of, ray_of_sample, transmittance
 from nerf.kernels.frame import Course, GridField
-from nerf.kernels.hash_encode import GridGeometry, hash_encode
+from nerf.kernels.hash_encode import hash_encode
 from nerf.kernels.march import cell_index, dilation, march
 from nerf.kernels.space import Space, to_unit
 from nerf.kernels.warp import WarpField, Warping
 from tests import emulator
 from tests.cuda_emulated import NEEDS, distance, emulated  # noqa: F401 (a fixture)
+from tests.test_nerf_kernels_frame import make_field, make_rays
 
 pytestmark = [NEEDS, pytest.mark.usefixtures("emulated", "seed")]
 N, STOP, FAINT = 16, 1e-2, 1e-3
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def make_field(features: int = 4, view: int = 5, width: int = 32, geometry: int = 7, scale: float = 1.0) -> GridField:
-    """A field with enough contrast that rays end, pass through and graze."""
-    grid = GridGeometry(levels=3, features=features, log2_rows=10, base_resolution=4, finest_resolution=40)
-
-    def layers(*widths: int) -> tuple[list[Tensor], list[Tensor]]:
-        return [torch.randn(o, i) * 1.5 / i**0.5 for i, o in pairwise(widths)], [
-            torch.randn(o) * 0.1 for o in widths[1:]
-        ]
-
-    density, color = layers(grid.width, width, geometry), layers(geometry + view, width, width, 3)
-    density[0][-1][0] *= 2
-    return GridField(torch.randn(grid.offsets[-1], features), grid, *density, *color, 1.0, scale / 1.5)
-
-
 def make_course(contract: bool, jitter: Tensor | None, share: float = 0.5, cone: float = 0.0) -> Course:
     occupied = torch.rand(N**3) < share
     return Course(occupied, N, Space((0.1, -0.2, 0.3), 1.5, contract), 0.03, cone, jitter, None)
-
-
-def make_rays(count: int) -> tuple[Tensor, ...]:
-    directions = torch.nn.functional.normalize(torch.randn(count, 3), dim=-1)
-    origins = torch.rand(count, 3) - 0.5 - directions * 2
-    near, far = torch.rand(count) * 0.3 + 0.5, torch.full((count,), 3.5)
-    far[::7] = near[::7] - 1  # these miss
-    return origins, directions, near, far
 
 
 def network(x: Tensor, weights: list[Tensor], biases: list[Tensor], dtype: torch.dtype) -> Tensor:
@@ -88,7 +67,7 @@ def columns_of(seen: frame.Seen) -> Tensor:
     [(4, True, "float16"), (4, False, "bfloat16"), (2, True, "bfloat16"), (8, True, "float16"), (3, False, "float16")],
 )
 def test_pictures_are_the_references(features, contract, dtype):
-    field = make_field(features)
+    field = make_field(features=features)
     for count, schedule in ((0, 0), (1, 1), (33, 2), (150, 1)):
         rays, view = make_rays(count), torch.randn(count, 5)
         course = make_course(contract, torch.rand(count))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from nerf.kernels import cuda_mlp, cuda_shade, shade
-from nerf.kernels.frame import GridField
 from nerf.kernels.mlp import mlp
 from nerf.kernels.space import Space
 from tests.cpu_levels import packed_samples
 from tests.cuda_emulated import NEEDS, distance, emulated  # noqa: F401 (a fixture)
-from tests.test_cuda_frame import make_field, make_rays
+from tests.test_nerf_kernels_frame import make_field, make_rays
+from tests.test_nerf_kernels_shade import leaves
 
 pytestmark = [NEEDS, pytest.mark.usefixtures("emulated", "seed")]
 
@@ -23,14 +22,6 @@ def make(count: int, seen: int = 5):
     _, _, t, dt, offsets = packed_samples(count)
     ray = torch.repeat_interleave(torch.arange(count), offsets.diff())
     return (origins, directions, torch.randn(count, seen)), (t, dt * 0.2, offsets, ray)
-
-
-def leaves(field: GridField, dtype: torch.dtype) -> tuple[GridField, list[Tensor]]:
-    """The field with tensors of its own that want gradients, and these."""
-    table = field.table.to(dtype, copy=True).requires_grad_()
-    lists = [[value.to(dtype, copy=True).requires_grad_() for value in group] for group in field[2:6]]
-    flat = [table, *(value for group in lists for value in group)]
-    return GridField(table, field.geometry, *lists, field.density_bias, field.density_scale), flat
 
 
 def exact_forward(x, weights, biases, activation, output_activation, omega, dtype, skips):

@@ -169,6 +169,21 @@ def test_tensors_that_the_config_does_not_know_are_named(run, change):
     assert name.removeprefix("model.") in refused(run, "config and checkpoint disagree")
 
 
+def test_a_damaged_random_generator_is_refused_and_another_devices_begins_anew(run):
+    tensors, counters = load_file(run / CHECKPOINT), {"counters": json.dumps(read_state(run)[1])}
+    kept = tensors["generator"]
+    save_file(tensors | {"generator": torch.full_like(kept, 255)}, run / CHECKPOINT, counters)
+    with pytest.raises(ConfigError, match="expected the random generator's state, found what is none"):
+        restore(run, Trainer(config("march, moving"), world()))
+    save_file(tensors | {"generator": kept[:16].clone()}, run / CHECKPOINT, counters)  # as long as a GPU's
+    drawn = []
+    for seed in (0, 0, 1):
+        again = Trainer(dataclasses.replace(config("march, moving"), seed=seed), world())
+        restore(run, again)
+        drawn.append(torch.rand(3, generator=again.generator))
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
 def test_another_configuration_is_noticed(run):
     saved = read_config(run)
     wider = dataclasses.replace(HASH, width=32)

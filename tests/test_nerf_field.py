@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nerf.field import HashField, HashFieldConfig, NerfField, NerfFieldConfig, build_field
-from nerf.kernels.frame import ask
+from nerf.kernels.frame import ask, reference_steps
 from nerf.kernels.space import Space, to_unit
 
 SPACE = Space((0.5, -0.5, 1.0), 2.0, False)
@@ -195,7 +195,7 @@ def test_a_grids_detail_is_its_levels_let_in_one_after_another(detail):
     field.detail.fill_(detail)
     torch.testing.assert_close(field.density(x)[0], expected.density(x)[0])
     # What the kernels without gradients are given says the same.
-    features = ask(to_unit(x, SPACE), field.grid_field())[1]
+    features = ask(to_unit(x, SPACE), field.grid_field(), reference_steps())[1]
     torch.testing.assert_close(features, expected.density(x)[1])
     full = HashField(TINY, SPACE, generator=generator())
     full.load_state_dict({**field.state_dict(), "detail": torch.tensor(3.0)})

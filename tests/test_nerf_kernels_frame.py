@@ -21,18 +21,19 @@ RESOLUTION = 16
 needs_cpu = MARKS[0]
 
 
-def make_field(bias: float = 1.0, features: int = 4, view: int = 5) -> GridField:
-    """A field with enough contrast that rays end, pass through and graze."""
-    geometry = GridGeometry(levels=3, features=features, log2_rows=10, base_resolution=4, finest_resolution=40)
-    inputs = geometry.width
+def make_field(
+    bias: float = 1.0, features: int = 4, view: int = 5, width: int = 32, geometry: int = 7, scale: float = 1.0
+) -> GridField:
+    """A field with enough contrast that rays end, pass through and graze; `geometry` outputs of its density network."""
+    grid = GridGeometry(levels=3, features=features, log2_rows=10, base_resolution=4, finest_resolution=40)
 
     def layers(*widths: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         weights = [torch.randn(o, i) * 1.5 / i**0.5 for i, o in pairwise(widths)]
         return weights, [torch.randn(o) * 0.1 for o in widths[1:]]
 
-    density, color = layers(inputs, 32, 7), layers(7 + view, 32, 32, 3)
+    density, color = layers(grid.width, width, geometry), layers(geometry + view, width, width, 3)
     density[0][-1][0] *= 2
-    return GridField(torch.randn(geometry.offsets[-1], features), geometry, *density, *color, bias, 1 / 1.5)
+    return GridField(torch.randn(grid.offsets[-1], features), grid, *density, *color, bias, scale / 1.5)
 
 
 def make_course(contract: bool, jitter: torch.Tensor | None, share: float = 0.5) -> Course:
@@ -52,7 +53,7 @@ def make_rays(count: int) -> tuple[torch.Tensor, ...]:
 
 def loop(rays, course: Course, field: GridField, view, stop: float, faint: float, motion=None):
     """One ray after another, one sample after another, in Python's own numbers."""
-    asked = reference.asked(rays, course, field, motion)
+    asked = reference.asked(rays, course, field, motion, None, reference.reference_steps())
     colour = reference.mlp(
         torch.cat([asked.features, view[asked.ray]], 1), field.color_weights, field.color_biases, "relu", "sigmoid"
     )

@@ -28,14 +28,12 @@ def make(count: int, field: GridField):
     return origins, directions, t, dt * 0.2, offsets, ray, SPACE, field, view
 
 
-def leaves(field: GridField) -> tuple[GridField, list[torch.Tensor]]:
+def leaves(field: GridField, dtype: torch.dtype = torch.float32) -> tuple[GridField, list[torch.Tensor]]:
     """The field with tensors of its own that want gradients, and these."""
-    table = field.table.clone().requires_grad_()
-    lists = [[value.clone().requires_grad_() for value in group] for group in field[2:6]]
-    return GridField(table, field.geometry, *lists, field.density_bias, field.density_scale), [
-        table,
-        *(value for group in lists for value in group),
-    ]
+    table = field.table.to(dtype, copy=True).requires_grad_()
+    lists = [[value.to(dtype, copy=True).requires_grad_() for value in group] for group in field[2:6]]
+    flat = [table, *(value for group in lists for value in group)]
+    return GridField(table, field.geometry, *lists, field.density_bias, field.density_scale), flat
 
 
 @pytest.mark.usefixtures("seed")
@@ -74,8 +72,7 @@ def test_reference_is_the_slow_loop():
 @pytest.mark.parametrize("background", [None, "one", "each"])
 def test_cpu_is_the_reference(level, near, background, monkeypatch):
     if multiplies_bfloat16():  # what its products round is the network's test; here both ask the same network
-        for module in (shade, frame):
-            monkeypatch.setattr(module, "mlp", cpu.mlp)
+        monkeypatch.setattr(frame, "mlp", cpu.mlp)
     for count in (0, 1, 65, 400):
         field = make_field()
         arguments = make(count, field)
@@ -96,8 +93,7 @@ def test_cpu_is_the_reference(level, near, background, monkeypatch):
 @pytest.mark.parametrize("contract", [False, True])
 def test_points_and_views_get_gradients(level, contract, monkeypatch):
     if multiplies_bfloat16():
-        for module in (shade, frame):
-            monkeypatch.setattr(module, "mlp", cpu.mlp)
+        monkeypatch.setattr(frame, "mlp", cpu.mlp)
     field, space = make_field(), Space(SPACE.center, SPACE.half, contract)
     for count in (0, 1, 90):
         arguments = make(count, field)

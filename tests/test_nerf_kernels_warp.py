@@ -81,11 +81,15 @@ def test_both_sides_of_an_angle_of_one(level):
 
 def test_points_that_want_gradients_get_them(level):
     field, x = make_warp(3), (torch.rand(50, 3) + torch.tensor(SPACE.center)).requires_grad_()
-    code, ray, grads = make_codes(4, field), torch.randint(0, 4, (50,)), []
-    for op in (partial(reference.warp, network=cpu.mlp), cpu.warp):
+    code, ray, results = make_codes(4, field), torch.randint(0, 4, (50,)), []
+    for op in (reference.warp, cpu.warp):
         out = op(x, code, ray, SPACE, field)
-        grads.append(torch.autograd.grad(out.square().sum(), [x, code]))
-    assert all(torch.equal(a, b) for a, b in zip(*grads)) and grads[0][0].abs().min() > 0
+        results.append([out, *torch.autograd.grad(out.square().sum(), [x, code])])
+    fused = cpu.warp(x.detach(), code, ray, SPACE, field)
+    # Gradients of bfloat16 products turn some rectifiers round; without gradients the same points go through the kernel.
+    limit = 6e-2 if multiplies_bfloat16() else 2e-5
+    assert max(error(a, b) for a, b in zip(*results)) < limit and error(fused, results[1][0]) < 2e-3
+    assert results[1][1].abs().min() > 0
 
 
 def test_the_same_bits_on_any_number_of_threads(level):

@@ -9,11 +9,8 @@ from functools import cache
 import torch
 
 BACKENDS = ("reference", "cpu", "cuda", "tcnn")
-AUTO = (
-    "cuda",
-    "cpu",
-    "reference",
-)  # `auto` takes the first that can be had; tcnn's networks lack what most of ours have
+# `auto` takes the first that can be had; tcnn's networks lack what most of ours have.
+AUTO = ("cuda", "cpu", "reference")
 
 
 class BackendError(RuntimeError):
@@ -92,7 +89,8 @@ def _reference() -> Ops:
 
     return Ops(
         "reference", hash_encode.hash_encode, mlp.mlp, mlp_jet.mlp_jet, mlp.mlp_squared_error,
-        composite.composite, composite.transmittance, march.march, frame.look, frame.frame, shade.shade, warp.warp, adam.adam,
+        composite.composite, composite.transmittance, march.march,
+        frame.look, frame.frame, shade.shade, warp.warp, adam.adam,
     )  # fmt: skip
 
 
@@ -110,7 +108,8 @@ def _cuda() -> Ops:
 
     return Ops(
         "cuda", cuda.hash_encode, cuda.mlp, cuda.mlp_jet, cuda.mlp_squared_error,
-        cuda.composite, cuda.transmittance, cuda.march, cuda_field.look, cuda_field.frame, cuda_field.shade, cuda_field.warp, cuda.adam,
+        cuda.composite, cuda.transmittance, cuda.march,
+        cuda_field.look, cuda_field.frame, cuda_field.shade, cuda_field.warp, cuda.adam,
     )  # fmt: skip
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from nerf.kernels.cpu_library import call, first_derivatives, multiplies_bfloat16, suffix
-from nerf.kernels.mlp import ACTIVATIONS
+from nerf.kernels.mlp import ACTIVATIONS, check_network
 from nerf.kernels.mlp_jet import Jet
 
 FORMATS = ("float32", "bfloat16", "float64")  # `Format` in cuda/cpu/mlp_driver.h
@@ -34,19 +33,8 @@ def network_arguments(
 ) -> tuple[tuple[object, ...], list[Tensor]]:
     """What the kernels take before the tensors (format, depth, widths, inputs again, activations, omega), and all
     parameters; checked."""
-    for name in activations:
-        if name not in ACTIVATIONS:
-            raise ValueError(f"{op}: expected one of {', '.join(ACTIVATIONS)}, found {name!r}")
-    again = [index in skips for index in range(len(weights))]
-    if sum(again) != len(set(skips)):
-        raise ValueError(f"{op}: expected skips among the {len(weights)} layers, found {list(skips)}")
-    widths = [x.shape[-1], *(weight.shape[0] for weight in weights)]
-    shapes = [(after, before + widths[0] * more) for (before, after), more in zip(pairwise(widths), again)]
-    if x.ndim != 2 or [tuple(weight.shape) for weight in weights] != shapes:
-        found = [tuple(weight.shape) for weight in weights]
-        raise ValueError(f"{op}: inputs {tuple(x.shape)} and weights {found} don't follow one another")
-    if biases is not None and [tuple(bias.shape) for bias in biases] != [(width,) for width in widths[1:]]:
-        raise ValueError(f"{op}: expected biases of lengths {widths[1:]}, found {[tuple(b.shape) for b in biases]}")
+    check_network(op, x, weights, biases, activations, skips)
+    again, widths = [index in skips for index in range(len(weights))], [x.shape[-1], *map(len, weights)]
     if dtype not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"{op}: expected dtype auto, float32 or bfloat16, found {dtype!r}")
     parameters = [tensor.contiguous() for tensor in (*weights, *(biases or ()))]

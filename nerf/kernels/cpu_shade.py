@@ -14,7 +14,7 @@ from nerf.kernels.cpu_library import call, check_offsets, first_derivatives, gri
 from nerf.kernels.cpu_mlp import addresses, network_arguments
 from nerf.kernels.frame import GridField
 from nerf.kernels.hash_encode import GridGeometry
-from nerf.kernels.shade import Shaded
+from nerf.kernels.shade import Shaded, networks_of
 from nerf.kernels.space import Space
 
 
@@ -33,21 +33,11 @@ class _Plan(NamedTuple):
     networks: tuple[tuple, tuple]  # what their kernels take before the tensors
 
 
-def _networks(plan: _Plan, parameters: tuple[Tensor, ...]) -> list[tuple[list[Tensor], list[Tensor]]]:
-    """Weights and biases of the density and of the colour network."""
-    found, at = [], 0
-    for depth in plan.layers:
-        weights, biases = parameters[at : at + depth], parameters[at + depth : at + 2 * depth]
-        found.append((list(weights), list(biases)))
-        at += 2 * depth
-    return found
-
-
 class _Shade(torch.autograd.Function):
     @staticmethod
     def forward(ctx, plan, x_canonical, view, table, *parameters):
         (t, dt, offsets, ray), (origins, directions), p = plan.samples, plan.rays, len(plan.samples[0])
-        density_net, color_net = _networks(plan, parameters)
+        density_net, color_net = networks_of(plan.layers, parameters)
         features, seen = len(density_net[1][-1]), view.shape[1]
         x, density = t.new_empty(p, 3), t.new_empty(p)
         numbers = (ctypes.c_double * 4)(*plan.space.center, plan.space.half)
@@ -86,7 +76,7 @@ class _Shade(torch.autograd.Function):
         call("nerf_composite_backward_f32", *arguments, to_out, *grads[1:], to_density, to_rgb)
         if plan.near is not None:
             call("nerf_near_gradient", p, t, plan.near, to_density, to_rgb)
-        density_net, color_net = _networks(plan, parameters)
+        density_net, color_net = networks_of(plan.layers, parameters)
         to_inputs, to_color = _backward(plan.networks[1], color_net, inputs, to_rgb)
         to_given, features = torch.empty_like(given), given.shape[1]
         numbers = (plan.bias, plan.scale)

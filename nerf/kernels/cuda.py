@@ -5,13 +5,12 @@ Every op has the name, the arguments and the meaning of its `reference`, which h
 Gradients are first derivatives only. Nothing waits for the GPU, but `march` and `look`, whose results' size it finds.
 
 What a kernel can't do, `reference` does on the same GPU: second derivatives (`mlp_jet`), gradients of `composite` to t and
-dt, moving scenes (`frame` with a motion), and whatever disagreed with it at first use (cuda_check).
+dt, and whatever disagreed with it at first use (cuda_check). What moves goes through these ops one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,29 +51,6 @@ def hash_encode(
     return cuda_ops.hash_encode(x_unit.contiguous(), table.contiguous(), cuda_ops.grid_numbers(geometry))
 
 
-def _network(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor] | None,
-    activations: tuple[str, str],
-    skips: Sequence[int],
-) -> None:
-    """Raise unless a network's tensors belong together."""
-    for name in activations:
-        if name not in networks.ACTIVATIONS:
-            raise ValueError(f"mlp: expected one of {', '.join(networks.ACTIVATIONS)}, found {name!r}")
-    widths = [x.shape[-1], *(weight.shape[0] for weight in weights)]
-    shapes = [(after, before + widths[0] * (layer in skips)) for layer, (before, after) in enumerate(pairwise(widths))]
-    if x.ndim != 2 or not weights or [tuple(weight.shape) for weight in weights] != shapes:
-        found = [tuple(weight.shape) for weight in weights]
-        raise ValueError(f"mlp: inputs {tuple(x.shape)} and weights {found} don't follow one another")
-    if not set(skips) <= set(range(len(weights))):
-        raise ValueError(f"mlp: expected skips among the {len(weights)} layers, found {list(skips)}")
-    if biases is not None and [tuple(bias.shape) for bias in biases] != [(width,) for width in widths[1:]]:
-        raise ValueError(f"mlp: expected biases of lengths {widths[1:]}, found {[tuple(b.shape) for b in biases]}")
-    check("mlp", x, *weights, *(biases or ()))
-
-
 @cuda_driver.constant
 def _format(
     inputs: int,
@@ -112,7 +88,8 @@ def mlp(
             nothing and is `reference`'s. "auto": see `cuda_mlp.format_of`.
     """
     activations = (activation, output_activation)
-    _network(x, weights, biases, activations, skips)
+    networks.check_network("mlp", x, weights, biases, activations, skips)
+    check("mlp", x, *weights, *(biases or ()))
     rows = tuple(len(weight) for weight in weights)
     format = _format(x.shape[1], rows, activations, omega, dtype, tuple(skips), biases is not None, x.device)
     if not format:

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from nerf.kernels import cuda_driver, cuda_field_trial, cuda_frame, cuda_mlp, cuda_shade, cuda_trials
 from nerf.kernels import frame as frames
+from nerf.kernels import shade as shading
 from nerf.kernels import warp as warps
 from nerf.kernels.cuda import check_course, composite, hash_encode, march, mlp, transmittance
 from nerf.kernels.cuda_arguments import check, together
-from nerf.kernels.frame import Course, GridField, Looked, Motion, Seen, TruncatedExp
-from nerf.kernels.shade import NearGradients, Shaded
-from nerf.kernels.space import Space, to_unit
+from nerf.kernels.frame import Course, GridField, Looked, Motion, Seen
+from nerf.kernels.shade import Shaded
+from nerf.kernels.space import Space
 from nerf.kernels.warp import WarpField, Warping
 
 
@@ -56,16 +57,7 @@ def warp(
     return warps.warp(x_world, code, ray, space, field, mlp)
 
 
-def _asked(
-    rays: tuple[Tensor, Tensor, Tensor, Tensor],
-    course: Course,
-    field: GridField,
-    motion: Motion | None,
-    warping: Warping | None,
-) -> frames.Asked:
-    """What moves is asked for op by op."""
-    steps = frames.Steps(march, warp, hash_encode, mlp, transmittance)
-    return frames.asked(rays, course, field, motion, warping, steps)
+STEPS = frames.Steps(march, warp, hash_encode, mlp, composite, transmittance)  # for what moves: op by op
 
 
 @torch.no_grad()
@@ -92,7 +84,7 @@ def look(
             found = tuple(values.shape)
             raise ValueError(f"look: expected values of a flat grid of {course.resolution}^3, found {found}")
     if warping is not None:
-        asked = _asked(rays, course, field, None, warping)
+        asked = frames.asked(rays, course, field, None, warping, STEPS)
         return frames.looked(asked, len(near), course, stop, faint, values, value_scale)
     format = _format("look", field, 0, near.device)
     if not format:
@@ -121,8 +113,8 @@ def frame(
     if len(view) != len(near):
         raise ValueError(f"frame: expected a row of view a ray, found {tuple(view.shape)} for {len(near)} rays")
     if motion is not None or warping is not None:
-        asked = _asked(rays, course, field, motion, warping)
-        return frames.painted(asked, len(near), field, view, stop, faint, mlp)
+        asked = frames.asked(rays, course, field, motion, warping, STEPS)
+        return frames.painted(asked, len(near), field, view, stop, faint, STEPS)
     format = _format("frame", field, view.shape[1], near.device)
     if not format:
         return frames.frame(*rays, course, field, view, stop, faint)
@@ -156,15 +148,4 @@ def shade(
     format = "" if wanted or x_canonical is not None else _shade_format(field, view.shape[1], t.device)
     if format:
         return cuda_shade.shade(rays, samples, space, field, background, near, format)
-    x = x_canonical
-    if x is None:
-        x = origins.index_select(0, ray) + directions.index_select(0, ray) * t[:, None]
-    encoded = hash_encode(to_unit(x, space), field.table, field.geometry)
-    features = mlp(encoded, field.density_weights, field.density_biases)
-    density = TruncatedExp.apply(features[:, 0] + field.density_bias) * field.density_scale
-    inputs = torch.cat([features, view.index_select(0, ray)], dim=1)
-    rgb = mlp(inputs, field.color_weights, field.color_biases, "relu", "sigmoid")
-    seen = density.detach()
-    if near is not None:
-        density, rgb = NearGradients.apply(density, rgb, (t / near).square().clamp(max=1.0))
-    return Shaded(composite(density, rgb, t, dt, offsets, background), seen)
+    return shading.shaded(rays, samples, space, field, background, near, x_canonical, STEPS)

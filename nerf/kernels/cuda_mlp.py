@@ -102,10 +102,8 @@ def forward(
         return cuda_mlp_wide.forward(x, weights, biases, settings)
     out = x.new_empty(len(x), weights[-1].shape[0])
     arguments = _ForwardArguments(network(x, weights, biases, omega), out.data_ptr())
-    shared, kernel = (
-        shape.forward_bytes(),
-        cuda_driver.kernel("mlp_forward.cu", "mlp_forward", x.device, shape.options()),
-    )
+    shared = shape.forward_bytes()
+    kernel = cuda_driver.kernel("mlp_forward.cu", "mlp_forward", x.device, shape.options())
     blocks = min(-(-len(x) // 128), blocks_at_once(x.device, 256, shared))
     cuda_driver.launch(kernel, blocks, 256, shared, arguments)
     return out

@@ -13,7 +13,7 @@ from nerf.kernels.composite import Composited
 from nerf.kernels.cuda_arguments import fields, place, ready
 from nerf.kernels.frame import GridField
 from nerf.kernels.hash_encode import GridGeometry
-from nerf.kernels.shade import Shaded
+from nerf.kernels.shade import Shaded, networks_of
 from nerf.kernels.space import Space
 
 _BLOCK = 256
@@ -66,23 +66,11 @@ class Plan(NamedTuple):
         cuda_driver.launch(found, -(-threads // _BLOCK), _BLOCK, 0, arguments)
 
 
-_Networks = list[tuple[list[Tensor], list[Tensor]]]
-
-
-def _networks(plan: Plan, parameters: tuple[Tensor, ...]) -> _Networks:
-    """Weights and biases of the density and of the colour network."""
-    found, at = [], 0
-    for depth in plan.layers:
-        found.append((list(parameters[at : at + depth]), list(parameters[at + depth : at + 2 * depth])))
-        at += 2 * depth
-    return found
-
-
 class _Shade(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, table: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
         (t, dt, offsets, _), p, seen = plan.samples, len(plan.samples[0]), plan.rays[2].shape[1]
-        density_net, color_net = _networks(plan, parameters)
+        density_net, color_net = networks_of(plan.layers, parameters)
         x, density, width = t.new_empty(p, 3), torch.empty_like(t), len(density_net[1][-1])
         plan.launch("unit_points", width, p, x=x)
         encoded = cuda_grid.encode(x, table, plan.geometry)
@@ -109,7 +97,7 @@ class _Shade(torch.autograd.Function):
         to_density, to_rgb = cuda_rays.composite_backward(
             density, rgb, t, dt, offsets, plan.background, weights, to_out, to_depth, to_opacity, to_weights, plan.near
         )
-        density_net, color_net = _networks(plan, parameters)
+        density_net, color_net = networks_of(plan.layers, parameters)
         to_inputs, *to_color = cuda_mlp.backward(
             to_rgb, inputs, *color_net, "relu", "sigmoid", 0.0, plan.dtype, (), True
         )

@@ -1,11 +1,12 @@
 """What each op of the `cuda` backend is tried with at its first use on a GPU: `cuda_check.ROWS` rows of random numbers.
 
 Each function here says whether an op may be used on a device. The limits are ten times and more what was seen in the
-emulation of the kernels (tests/test_nerf_kernels_cuda_check.py), where nothing but the order of sums differs.
+emulation of the kernels (tests/test_nerf_kernels_cuda.py), where nothing but the order of sums differs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -179,9 +180,9 @@ class _Near(torch.autograd.Function):
         return grad, None
 
 
-def _rounded(x: Tensor, weights: list[Tensor], biases: list[Tensor], net: Network, exact: bool) -> Float[Tensor, "p o"]:
-    """`reference`'s network of operands that are rounded to the net's format; those of its first layer aren't if `exact`."""
-    format = getattr(torch, net.dtype)
+def _rounded(x: Tensor, weights: list[Tensor], biases: list[Tensor], net: Network) -> Float[Tensor, "p o"]:
+    """`reference`'s network of operands that are rounded to the net's format; those of an exact first layer aren't."""
+    format, exact = getattr(torch, net.dtype), net.exact
     inputs = rows = x if exact else _Near.apply(x, format)
     for layer, weight in enumerate(weights):
         last = layer == len(weights) - 1
@@ -193,6 +194,23 @@ def _rounded(x: Tensor, weights: list[Tensor], biases: list[Tensor], net: Networ
     return rows
 
 
+def rounding(dtype: str) -> Callable[..., Tensor]:
+    """`reference`'s mlp, of operands that are rounded to a format."""
+
+    def network(
+        x: Tensor,
+        weights: list[Tensor],
+        biases: list[Tensor],
+        activation: str = "relu",
+        output_activation: str = "none",
+    ) -> Tensor:
+        rows = tuple(map(len, weights))
+        net = Network(x.shape[1], rows, (activation, output_activation), 0.0, dtype, (), True, False)
+        return _rounded(x, weights, biases, net)
+
+    return network
+
+
 @constant
 def mlp(net: Network, device: torch.device) -> bool:
     """A network and its gradients to inputs, matrices and vectors, against one that rounds the same operands."""
@@ -201,7 +219,6 @@ def mlp(net: Network, device: torch.device) -> bool:
 
 def _network_trial(net: Network, device: torch.device) -> list[Pair]:
     generator = seeded()
-    exact = net.exact
     # As large as keeps a signal's size from layer to layer; a sine's as in Sitzmann et al. 2020, section 3.2.
     spread = 1.7 / max(net.omega, 1.0) if net.activations[0] == "sine" else 1.0
     columns = [before + net.inputs * (k in net.skips) for k, before in enumerate((net.inputs, *net.rows[:-1]))]
@@ -215,7 +232,7 @@ def _network_trial(net: Network, device: torch.device) -> list[Pair]:
         return cuda_mlp_ops.mlp(x, parameters[:depth], parameters[depth:], *settings)
 
     def expected(x: Tensor, *parameters: Tensor) -> Tensor:
-        return _rounded(x, list(parameters[:depth]), list(parameters[depth:]), net, exact)
+        return _rounded(x, list(parameters[:depth]), list(parameters[depth:]), net)
 
     given = [tensor.to(device) for tensor in (x, *weights, *biases)]
     return with_gradients(found, expected, given, ROUNDED[net.dtype], generator)

@@ -93,9 +93,28 @@ class Seen(NamedTuple):
     opacity: Float[Tensor, "r"]
 
 
-def ask(x_unit: Float[Tensor, "p 3"], field: GridField) -> tuple[Float[Tensor, "p"], Float[Tensor, "p g"]]:
+class Steps(NamedTuple):
+    """The ops that a look, a picture or a training step is made of where no kernel does it in one go."""
+
+    march: Callable[..., Marched]
+    warp: Callable[..., Tensor]
+    hash_encode: Callable[..., Tensor]
+    mlp: Callable[..., Tensor]
+    composite: Callable[..., composite.Composited]
+    transmittance: Callable[..., Tensor]
+
+
+def reference_steps() -> Steps:
+    """The reference's."""
+    return Steps(march, warp, hash_encode, mlp, composite.composite, composite.transmittance)
+
+
+def ask(
+    x_unit: Float[Tensor, "p 3"], field: GridField, steps: Steps
+) -> tuple[Float[Tensor, "p"], Float[Tensor, "p g"]]:
     """Density and the density network's outputs at points of the unit cube, differentiable in the field."""
-    features = mlp(hash_encode(x_unit, field.table, field.geometry), field.density_weights, field.density_biases)
+    encoded = steps.hash_encode(x_unit, field.table, field.geometry)
+    features = steps.mlp(encoded, field.density_weights, field.density_biases)
     return TruncatedExp.apply(features[:, 0] + field.density_bias) * field.density_scale, features
 
 
@@ -116,16 +135,6 @@ def moved(x_world: Float[Tensor, "p 3"], space: Space, motion: Motion) -> Float[
     return x_world.index_add(0, inside, displacement * space.half)
 
 
-class Steps(NamedTuple):
-    """The ops that a look is made of where no kernel does it in one go."""
-
-    march: Callable[..., Marched]
-    warp: Callable[..., Tensor]
-    hash_encode: Callable[..., Tensor]
-    mlp: Callable[..., Tensor]
-    transmittance: Callable[..., Tensor]
-
-
 class Asked(NamedTuple):
     """All samples of a march, where they are before they are moved, and what the field and the light say of them."""
 
@@ -142,23 +151,21 @@ def asked(
     rays: tuple[Tensor, Tensor, Tensor, Tensor],
     course: Course,
     field: GridField,
-    motion: Motion | None = None,
-    warping: Warping | None = None,
-    steps: Steps | None = None,
+    motion: Motion | None,
+    warping: Warping | None,
+    steps: Steps,
 ) -> Asked:
-    """March origins, directions, near and far, and ask the field at every sample. steps: None: the reference's."""
-    ops = steps or Steps(march, warp, hash_encode, mlp, composite.transmittance)
+    """March origins, directions, near and far, and ask the field at every sample."""
     origins, directions, _, _ = rays
-    t, dt, offsets = ops.march(*rays, *course)
+    t, dt, offsets = steps.march(*rays, *course)
     ray = composite.ray_of_sample(offsets, len(t))
     x_world = origins[ray] + directions[ray] * t[:, None]
     x = x_world if motion is None else moved(x_world, course.space, motion)
     if warping is not None:
-        x = ops.warp(x, warping.code, ray, course.space, warping.field)
-    encoded = ops.hash_encode(to_unit(x, course.space), field.table, field.geometry)
-    features = ops.mlp(encoded, field.density_weights, field.density_biases)
-    density = TruncatedExp.apply(features[:, 0] + field.density_bias) * field.density_scale
-    return Asked(t, dt, ray, to_unit(x_world, course.space), features, density, ops.transmittance(density, dt, offsets))
+        x = steps.warp(x, warping.code, ray, course.space, warping.field)
+    density, features = ask(to_unit(x, course.space), field, steps)
+    light = steps.transmittance(density, dt, offsets)
+    return Asked(t, dt, ray, to_unit(x_world, course.space), features, density, light)
 
 
 @torch.no_grad()
@@ -185,7 +192,7 @@ def look(
             in it that light reaches, kept or not.
         warping: samples are warped before the field is asked at them; cells are raised where they were marched to.
     """
-    found = asked((origins, directions, near, far), course, field, None, warping)
+    found = asked((origins, directions, near, far), course, field, None, warping, reference_steps())
     return looked(found, len(near), course, stop, faint, values, value_scale)
 
 
@@ -225,20 +232,19 @@ def frame(
         motion, warping: samples are moved, or warped, before the field is asked at them; they are marched to unmoved.
             One of the two at most.
     """
-    found = asked((origins, directions, near, far), course, field, motion, warping)
-    return painted(found, len(near), field, view, stop, faint, mlp)
+    steps = reference_steps()
+    found = asked((origins, directions, near, far), course, field, motion, warping, steps)
+    return painted(found, len(near), field, view, stop, faint, steps)
 
 
-def painted(
-    found: Asked, rays: int, field: GridField, view: Tensor, stop: float, faint: float, network: Callable[..., Tensor]
-) -> Seen:
-    """`frame`, of samples that the field was asked at; `network` computes `mlp`."""
+def painted(found: Asked, rays: int, field: GridField, view: Tensor, stop: float, faint: float, steps: Steps) -> Seen:
+    """`frame`, of samples that the field was asked at."""
     t, dt, ray, _, features, density, light = found
     weights = light * -torch.expm1(-density * dt)
     seen = (light > stop) & (weights > faint)
     ray, share = ray[seen], weights[seen][:, None]
     inputs = torch.cat([features[seen], view[ray]], dim=1)
-    rgb = network(inputs, field.color_weights, field.color_biases, "relu", "sigmoid")
+    rgb = steps.mlp(inputs, field.color_weights, field.color_biases, "relu", "sigmoid")
     columns = torch.cat([rgb * share, t[seen][:, None] * share, share], dim=1)
     sums = columns.new_zeros(rays, 5).index_add_(0, ray, columns)
     return Seen(sums[:, :3], sums[:, 3], sums[:, 4])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -28,6 +29,29 @@ def activate(x: Float[Tensor, "..."], activation: str, omega: float = 30.0) -> F
         case "exponential":
             return torch.exp(x)
     raise ValueError(f"activate: expected one of {', '.join(ACTIVATIONS)}, found {activation!r}")
+
+
+def check_network(
+    op: str,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor] | None,
+    activations: tuple[str, str],
+    skips: Sequence[int],
+) -> None:
+    """Raise ValueError unless a network's tensors belong together: a kernel would read beyond them."""
+    for name in activations:
+        if name not in ACTIVATIONS:
+            raise ValueError(f"{op}: expected one of {', '.join(ACTIVATIONS)}, found {name!r}")
+    if not set(skips) <= set(range(len(weights))):
+        raise ValueError(f"{op}: expected skips among the {len(weights)} layers, found {list(skips)}")
+    widths = [x.shape[-1], *(weight.shape[0] for weight in weights)]
+    shapes = [(after, before + widths[0] * (layer in skips)) for layer, (before, after) in enumerate(pairwise(widths))]
+    found = [tuple(weight.shape) for weight in weights]
+    if x.ndim != 2 or not weights or found != shapes:
+        raise ValueError(f"{op}: inputs {tuple(x.shape)} and weights {found} don't follow one another")
+    if biases is not None and [tuple(bias.shape) for bias in biases] != [(width,) for width in widths[1:]]:
+        raise ValueError(f"{op}: expected biases of lengths {widths[1:]}, found {[tuple(b.shape) for b in biases]}")
 
 
 def unrounded(op: str, dtype: str) -> None:

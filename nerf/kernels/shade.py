@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nerf.kernels.composite import Composited, composite
-from nerf.kernels.frame import GridField, ask
-from nerf.kernels.mlp import mlp
+from nerf.kernels.composite import Composited
+from nerf.kernels.frame import GridField, Steps, ask, reference_steps
 from nerf.kernels.space import Space, to_unit
 
 
@@ -64,13 +64,38 @@ def shade(
     Returns:
         as `composite`, differentiable in the field's table, weights and biases, in `view` and in `x_canonical`.
     """
+    rays, samples = (origins, directions, view), (t, dt, offsets, ray)
+    return shaded(rays, samples, space, field, background, near, x_canonical, reference_steps())
+
+
+def shaded(
+    rays: tuple[Tensor, Tensor, Tensor],
+    samples: tuple[Tensor, Tensor, Tensor, Tensor],
+    space: Space,
+    field: GridField,
+    background: Tensor | None,
+    near: float | None,
+    x_canonical: Tensor | None,
+    steps: Steps,
+) -> Shaded:
+    """`shade`, of the ops given. rays: origins, directions, view. samples: t, dt, offsets, ray."""
+    (origins, directions, view), (t, dt, offsets, ray) = rays, samples
     x = x_canonical
     if x is None:
         x = origins.index_select(0, ray) + directions.index_select(0, ray) * t[:, None]
-    density, features = ask(to_unit(x, space), field)
+    density, features = ask(to_unit(x, space), field, steps)
     inputs = torch.cat([features, view.index_select(0, ray)], dim=1)
-    rgb = mlp(inputs, field.color_weights, field.color_biases, "relu", "sigmoid")
+    rgb = steps.mlp(inputs, field.color_weights, field.color_biases, "relu", "sigmoid")
     seen = density.detach()
     if near is not None:
         density, rgb = NearGradients.apply(density, rgb, (t / near).square().clamp(max=1.0))
-    return Shaded(composite(density, rgb, t, dt, offsets, background), seen)
+    return Shaded(steps.composite(density, rgb, t, dt, offsets, background), seen)
+
+
+def networks_of(layers: tuple[int, int], parameters: Sequence[Tensor]) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """Weights and biases of the density and of the colour network, of so many layers, from all of them in a row."""
+    found, at = [], 0
+    for depth in layers:
+        found.append((list(parameters[at : at + depth]), list(parameters[at + depth : at + 2 * depth])))
+        at += 2 * depth
+    return found

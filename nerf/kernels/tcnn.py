@@ -22,6 +22,7 @@ from nerf.kernels import cuda_driver
 from nerf.kernels import warp as warps
 from nerf.kernels.backends import BackendError
 from nerf.kernels.cuda_arguments import check
+from nerf.kernels.mlp import check_network
 from nerf.kernels.space import Space
 from nerf.kernels.warp import WarpField
 
@@ -72,10 +73,7 @@ def _expressible(
             raise _refuse(f"the activations {', '.join(ACTIVATIONS)}, not {name!r}")
     if dtype not in ("auto", "float16"):
         raise _refuse(f"products of float16, not {dtype}")
-    sizes = [x.shape[-1], *(len(weight) for weight in weights)]
-    if [tuple(weight.shape) for weight in weights] != list(zip(sizes[1:], sizes)):
-        found = [tuple(weight.shape) for weight in weights]
-        raise ValueError(f"mlp: inputs {tuple(x.shape)} and weights {found} don't follow one another")
+    check_network("mlp", x, weights, None, activations, skips)
 
 
 @cache

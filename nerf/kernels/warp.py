@@ -52,12 +52,16 @@ class Warping(NamedTuple):
     code: Float[Tensor, "r k"]
 
 
-def frequencies(x: Float[Tensor, "p i"], window: Float[Tensor, "b"] | None, bands: int) -> Float[Tensor, "p o"]:
-    """sin(2^0 pi x), cos(2^0 pi x), ..., sin(2^(bands-1) pi x), cos(2^(bands-1) pi x), each band times its weight."""
-    scale = math.pi * 2.0 ** torch.arange(bands, device=x.device, dtype=x.dtype)
-    phase = x[:, None, :] * scale[:, None]  # p b i
+def angular(bands: int, like: Tensor) -> Float[Tensor, "b"]:
+    """Each band's angular frequency."""
+    return math.pi * 2.0 ** torch.arange(bands, device=like.device, dtype=like.dtype)
+
+
+def frequencies(x: Float[Tensor, "p i"], window: Float[Tensor, "b"]) -> Float[Tensor, "p o"]:
+    """sin(2^0 pi x), cos(2^0 pi x), ..., sin(2^(b-1) pi x), cos(2^(b-1) pi x), each band times its weight."""
+    phase = x[:, None, :] * angular(len(window), x)[:, None]  # p b i
     waves = torch.stack([torch.sin(phase), torch.cos(phase)], dim=2)  # p b 2 i
-    return (waves if window is None else waves * window[:, None, None]).flatten(1)
+    return (waves * window[:, None, None]).flatten(1)
 
 
 def share(y: Float[Tensor, "p 3"], fade: float) -> Float[Tensor, "p 1"]:
@@ -69,7 +73,7 @@ def displacement(
     y: Float[Tensor, "p 3"], code: Float[Tensor, "p k"], field: WarpField, network: Callable[..., Tensor] = mlp
 ) -> Float[Tensor, "p 3"]:
     """y' - y before it is faded. `network` computes `mlp`."""
-    encoded = torch.cat([y, frequencies(y, field.window, len(field.window))], dim=-1)
+    encoded = torch.cat([y, frequencies(y, field.window)], dim=-1)
     code, twists = code.split([code.shape[1] - 6 * field.parts, 6 * field.parts], dim=1)
     inputs = torch.cat([encoded, code], dim=-1)
     out = network(inputs, field.weights, field.biases, "relu", "none", skips=field.skips)
