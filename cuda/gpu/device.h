@@ -56,8 +56,6 @@ DEVICE_FN T* shared_memory(int bytes_before = 0) {
 // What threads wrote to shared or global memory before it, all threads of the block see after it.
 DEVICE_FN void barrier() { __syncthreads(); }
 DEVICE_FN void warp_barrier() { __syncwarp(); }
-// What this thread wrote to global memory before it, others see before what it writes after it.
-DEVICE_FN void memory_fence() { __threadfence(); }
 
 struct Float16 {
     static constexpr bool brain = false;

@@ -100,7 +100,6 @@ inline T* shared_memory(int bytes_before = 0) {
 
 void barrier();
 void warp_barrier();
-inline void memory_fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 uint32_t ballot(bool flag);
 
 struct Float16 {
