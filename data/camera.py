@@ -127,8 +127,15 @@ class Camera:
         are welcome). None: through every pixel's centre, row by row. float64 pixels give float64 rays."""
         if pixels is None:
             pixels = self.pixel_centres()
-        origins, directions = Cameras.stack([self]).to(pixels.device)._rays(slice(None), pixels)
-        return origins.expand_as(directions), directions
+        camera = Cameras.stack([self]).to(pixels.device)
+        return camera.turned(slice(None), camera.local(slice(None), pixels))
+
+    @property
+    def lens(self) -> tuple[object, ...]:
+        """What tells rays in the camera's axes from another camera's: all but its pose."""
+        return (
+            self.width, self.height, self.fx, self.fy, self.cx, self.cy, self.skew, self.model, self.distortion
+        )  # fmt: skip
 
     def pixel_centres(self) -> Float[Tensor, "n 2"]:
         """Every pixel's centre, row by row, as (column, row)."""
@@ -179,10 +186,10 @@ class Cameras:
         self, index: Int[Tensor, " n"], pixels: Float[Tensor, "n 2"]
     ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
         """Origins and unit directions through pixel `pixels[i]` (column, row) of camera `index[i]`."""
-        return self._rays(index, pixels)
+        return self.turned(index, self.local(index, pixels))
 
-    def _rays(self, index: Tensor | slice, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        pose = self.poses[index].to(pixels.dtype)
+    def local(self, index: Int[Tensor, " n"] | slice, pixels: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3"]:
+        """Unit directions through pixel `pixels[i]` of camera `index[i]`, in that camera's axes: the lens undone."""
         inside = self.intrinsics[index]
         lens = None if self.distortion is None else self.distortion[index]
         # Without a lens to undo, float32 is exact enough: one rounding of a pixel's place.
@@ -200,8 +207,14 @@ class Cameras:
         else:
             fish = torch.tensor(self.fisheye, device=xy.device)[index].unsqueeze(-1)
             local = torch.where(fish, _undo_fisheye(xy, lens), _ahead(_undo_opencv(xy, lens)))
-        local = torch.nn.functional.normalize(local, dim=-1).to(pixels.dtype)
-        return pose[:, :, 3], (pose[:, :, :3] * local.unsqueeze(1)).sum(-1)
+        return torch.nn.functional.normalize(local, dim=-1).to(pixels.dtype)
+
+    def turned(
+        self, index: Int[Tensor, " n"] | slice, local: Float[Tensor, "n 3"]
+    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+        """Origins and directions in the world of directions `local[i]` in the axes of camera `index[i]`."""
+        pose = self.poses[index].to(local.dtype)
+        return pose[:, :, 3].expand_as(local), (pose[:, :, :3] * local.unsqueeze(1)).sum(-1)
 
 
 def _to_camera(pose: Tensor, x_world: Tensor) -> Tensor:

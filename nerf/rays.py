@@ -8,10 +8,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from data.camera import Cameras
+from data.camera import Camera, Cameras
 from data.scene import Frame
 from nerf.kernels.space import constant
 from nerf.model import Geometry
+
+
+# Pixels of different lenses whose directions are kept rather than computed for every batch: 12 bytes and, where a lens has
+# to be undone, a microsecond of one processor each.
+MOST_KEPT, MOST_KEPT_ON_GPU = 1 << 23, 1 << 27
 
 
 class Rays(NamedTuple):
@@ -71,6 +76,28 @@ def between(
     return torch.maximum(near, enter), torch.minimum(far, leave)
 
 
+class Kept(NamedTuple):
+    """Unit directions through all pixels in camera axes, lens by lens, and where those of each photo begin."""
+
+    local: Float[Tensor, "n 3"]
+    starts: Int[Tensor, "f"]
+
+
+def _keep(cameras: list[Camera], device: torch.device) -> Kept | None:
+    """The directions of all lenses; None where there are too many to keep."""
+    lenses = {camera.lens: camera for camera in cameras}
+    sizes = [camera.width * camera.height for camera in lenses.values()]
+    if sum(sizes) > (MOST_KEPT if device.type == "cpu" else MOST_KEPT_ON_GPU):
+        return None
+    begins = dict(zip(lenses, torch.tensor([0, *sizes]).cumsum(0).tolist()))
+    starts = torch.tensor([begins[camera.lens] for camera in cameras])
+    local = [
+        Cameras.stack([camera]).to(device).local(slice(None), camera.pixel_centres().to(device))
+        for camera in lenses.values()
+    ]
+    return Kept(torch.cat(local), starts.to(device))
+
+
 class PixelSampler:
     """Draws training pixels uniformly over all photos; a mask that is not a cut-out's alpha excludes pixels.
 
@@ -81,7 +108,9 @@ class PixelSampler:
     """
 
     def __init__(self, frames: list[Frame], cut_out: bool = False, device: torch.device | str = "cpu") -> None:
-        self.cameras = Cameras.stack([frame.camera for frame in frames]).to(device)
+        cameras = [frame.camera for frame in frames]
+        self.cameras = Cameras.stack(cameras).to(device)
+        self.kept = _keep(cameras, torch.device(device))
         self.pixels = torch.cat([frame.image.reshape(-1, 3) for frame in frames]).to(device)
         sizes = torch.tensor([frame.image.shape[0] * frame.image.shape[1] for frame in frames])
         self.starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]).to(device)
@@ -106,8 +135,12 @@ class PixelSampler:
         index = pick if self.allowed is None else self.allowed[pick]
         frame = torch.searchsorted(self.starts, index, right=True) - 1
         within = index - self.starts[frame]
-        width = self.widths[frame]
-        pixel = torch.stack([within % width, within // width], dim=-1) + 0.5
-        origins, directions = self.cameras.rays(frame, pixel)
+        if self.kept is None:
+            width = self.widths[frame]
+            pixel = torch.stack([within % width, within // width], dim=-1) + 0.5
+            local = self.cameras.local(frame, pixel)
+        else:
+            local = self.kept.local[self.kept.starts[frame] + within]
+        origins, directions = self.cameras.turned(frame, local)
         opacity = None if self.opacities is None else self.opacities[index].float() / 255
         return Batch(origins, directions, self.instants[frame], self.pixels[index].float() / 255, frame, opacity)

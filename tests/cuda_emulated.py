@@ -1,4 +1,5 @@
-"""The `cuda` backend on the emulated device, for tests: tensors are the CPU's, everything else is what a GPU gets."""
+"""The `cuda` backend for tests: on a GPU where there is one, else emulated, when tensors are the CPU's and everything else
+is what a GPU gets."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from nerf.kernels import cuda_driver
 from nerf.kernels.cuda_driver import Driver
 from tests import emulator
 
-NEEDS = pytest.mark.skipif(bool(emulator.why_not()), reason=emulator.why_not())
+GPU = not cuda_driver.why_not()
+NEEDS = pytest.mark.skipif(not GPU and bool(emulator.why_not()), reason=emulator.why_not())
 
 
 def image(source: str, options: tuple[tuple[str, object], ...]) -> bytes:
@@ -22,7 +24,11 @@ def image(source: str, options: tuple[tuple[str, object], ...]) -> bytes:
 
 @pytest.fixture(scope="module")
 def emulated() -> Iterator[Driver]:
-    """The backend's driver is the emulated one while a module's tests run."""
+    """The backend's driver is the emulated one while a module's tests run; or a GPU's, and new tensors lie there."""
+    if GPU:
+        with torch.device("cuda"):
+            yield cuda_driver.driver()
+        return
     with cuda_driver.emulated(str(emulator.driver()), image) as driver:
         yield driver
 

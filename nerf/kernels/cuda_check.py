@@ -85,7 +85,7 @@ def usable(op: str, variant: Hashable, device: torch.device, trial: Trial) -> bo
 
 def _try(op: str, variant: Hashable, trial: Trial) -> Verdict:
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.device("cpu"):  # where trials draw their numbers, whatever the caller's default
             pairs = trial()
     except (CompileError, DriverError, SourceError) as error:
         return Verdict(op, variant, float("inf"), str(error))
