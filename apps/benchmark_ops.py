@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from apps.measure import Limits, best, limits, relative
+from apps.measure import Limits, best, busy, limits, relative
 from nerf.kernels import Ops, available, load
 from nerf.kernels.composite import ray_of_sample
 from nerf.kernels.cpu_library import multiplies_bfloat16
@@ -206,6 +206,12 @@ def ray_tasks(count: int) -> list[Task]:
     ]
 
 
+def harmonics_task(count: int) -> Task:
+    """What colour knows of the direction, a row a ray."""
+    d = torch.nn.functional.normalize(torch.randn(count, 3), dim=-1)
+    return Task("harmonics", lambda ops, _: partial(ops.harmonics, d), count, "M rays/s")
+
+
 def adam_tasks() -> list[Task]:
     """A step of the optimiser on a table, a third of whose rows have a gradient."""
     rows = GRIDS["8 x 4"].offsets[-1]
@@ -229,7 +235,7 @@ def tasks(options: OpOptions) -> list[Task]:
     torch.manual_seed(0)
     grids = [task for name, geometry in GRIDS.items() for task in hash_tasks(name, geometry, options.points)]
     samples = [*mlp_tasks(options.points), *warp_tasks(options.points), *composite_tasks(options.points)]
-    return grids + samples + ray_tasks(options.rays) + adam_tasks()
+    return grids + samples + [*ray_tasks(options.rays), harmonics_task(options.rays), *adam_tasks()]
 
 
 def flat(result: Any) -> Tensor:
@@ -282,10 +288,11 @@ def _rows(options: OpOptions, limit: Limits, repeats: int, names: list[str]) -> 
                     raise RuntimeError(f"{task.name}, {name}, {dtype}: off by {error:.1e} of the reference's size")
                 seconds = best(run, repeats if name != "reference" else 2)
                 baseline = baseline or seconds
+                kernels = busy(run, repeats) if found.is_cuda else None
                 rows.append(
                     {
                         "what": task.name, "how": how, "rate": task.work / seconds, "unit": task.unit,
-                        "ratio": baseline / seconds, "error": error,
+                        "ratio": baseline / seconds, "error": error, "kernels": kernels,
                         "share": None if task.limit is None else task.work / seconds / task.limit(limit, dtype),
                     }
                 )  # fmt: skip
@@ -293,12 +300,14 @@ def _rows(options: OpOptions, limit: Limits, repeats: int, names: list[str]) -> 
 
 
 def op_table(rows: list[dict[str, Any]]) -> str:
-    """The rows as text."""
-    lines = [f"{'op':<26}{'backend':<22}{'rate':>22}{'ratio':>9}{'of torch':>10}{'error':>10}"]
+    """The rows as text. Of a GPU's, the last column has the microseconds that its kernels take: a small op's time is that of
+    the host, which launches them."""
+    lines = [f"{'op':<26}{'backend':<22}{'rate':>22}{'ratio':>9}{'of torch':>10}{'error':>10}{'kernels':>12}"]
     for line in rows:
         share = "" if line["share"] is None else f"{line['share']:.0%}"
         rate = f"{line['rate'] / 1e6:.2f} {line['unit']}"
+        alone = "" if line["kernels"] is None else f"{line['kernels'] * 1e6:.0f} us"
         lines.append(
-            f"{line['what']:<26}{line['how']:<22}{rate:>22}{line['ratio']:>8.1f}x{share:>10}{line['error']:>10.1e}"
+            f"{line['what']:<26}{line['how']:<22}{rate:>22}{line['ratio']:>8.1f}x{share:>10}{line['error']:>10.1e}{alone:>12}"
         )
     return "\n".join(lines)

@@ -25,6 +25,18 @@ def best(task: Callable[[], Any], repeats: int) -> float:
     return min(times)
 
 
+def busy(task: Callable[[], Any], repeats: int) -> float:
+    """Seconds that a GPU's kernels take of a run, the mean of some: without the host's share of launching them."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    task()
+    with torch.profiler.profile(activities=activities) as profile:
+        for _ in range(repeats):
+            task()
+        _finish()
+    on_device = [event for event in profile.key_averages() if event.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(event.self_device_time_total for event in on_device) / repeats / 1e6
+
+
 def _finish() -> None:
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()

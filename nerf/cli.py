@@ -21,9 +21,10 @@ from data.scene import Scene, load_scene
 from nerf import checkpoint
 from nerf.config import ConfigError, TrainConfig
 from nerf.kernels import BackendError, choose, keep_memory
+from nerf.kernels.backends import ON_GPU
 from nerf.localize import remark
 from nerf.paths import Rig
-from nerf.presets import posed, preset, registered, sliced
+from nerf.presets import on_gpu, posed, preset, registered, sliced
 from nerf.register import RegisterError
 from nerf.render import render_video
 from nerf.train import Progress, prepare, train
@@ -63,7 +64,7 @@ class Options:
     refine_poses: bool = False
     """Learn corrections of the photos' poses beside the scene; held-out photos are then fitted to it before they are compared."""
     backend: str = "auto"
-    """Kernels: auto, reference or cpu (python -m nerf.kernels lists them)."""
+    """Kernels: auto, or cuda, cpu, reference, tcnn (python -m nerf.kernels says which there are)."""
     seed: int = 0
     """Of everything random."""
     video: bool = True
@@ -92,6 +93,8 @@ def configure(options: Options, scene: Scene, backend: str) -> TrainConfig:
     config = preset(options.preset, scene.moving and options.warp, scene.background is not None)
     if options.register:
         config = registered(config)
+    if backend in ON_GPU:
+        config = on_gpu(config)
     if options.slicing != "none":
         config = sliced(config, options.slicing)
     if options.refine_poses:

@@ -80,8 +80,13 @@ class _Field(nn.Module):
         self.levels = levels
         self.register_buffer("detail", torch.tensor(float(levels)))
 
+    @property
+    def plain(self) -> bool:
+        """Whether the kernels that go through a whole field can take it, as `grid_field` gives it."""
+        return False
+
     def grid_field(self) -> GridField | None:
-        """The field as the kernels without gradients take it; None: they can't."""
+        """The field as those kernels take it; None: they can't."""
         return None
 
     def view(self, d: Float[Tensor, "r 3"], appearance: Float[Tensor, "r a"] | None) -> Float[Tensor, "r v"]:
@@ -187,7 +192,7 @@ class HashField(_Field):
             config.levels, config.features, config.log2_rows, config.base_resolution, config.finest_resolution
         )
         self.grid = HashGrid(geometry, ops, generator)
-        self.direction = SphericalHarmonics()
+        self.direction = SphericalHarmonics(ops)
         out = config.geometry_features
         self.density_network = MLP(self.grid.width + ambient, config.width, 1, out, ops=ops, generator=generator)
         self.color_head = MLP(
@@ -226,9 +231,14 @@ class HashField(_Field):
         """How far each of the grid's features is let in."""
         return window(self.levels, self.detail, like).repeat_interleave(self.config.features)
 
+    @property
+    def plain(self) -> bool:
+        """A sliced field isn't."""
+        return not self.ambient
+
     def grid_field(self) -> GridField | None:
-        """The field as the kernels without gradients take it; None where it is sliced."""
-        if self.ambient:
+        """The field as the kernels that go through all of it take it; None where it is sliced."""
+        if not self.plain:
             return None
         density, color = self.density_network, self.color_head
         weights = list(density.weights)

@@ -252,7 +252,7 @@ class SceneModel(nn.Module):
         It is known where the occupancy grid holds anything now, at `size` lattice points an axis. Default: 65, and twice
         as fine for each band that the warp has beyond six (up to 257).
         """
-        if self.warp is None or not self.warp.bakes or self.occupancy is None or self.field.grid_field() is None:
+        if self.warp is None or not self.warp.bakes or self.occupancy is None or not self.field.plain:
             return None
         if size is None:
             size = 64 * 2 ** min(max(math.ceil(float(self.annealed)) - 6, 0), 2) + 1

@@ -13,7 +13,6 @@ from data.scene import Frame
 from nerf.kernels.space import constant
 from nerf.model import Geometry
 
-
 # Pixels of different lenses whose directions are kept rather than computed for every batch: 12 bytes and, where a lens has
 # to be undone, a microsecond of one processor each.
 MOST_KEPT, MOST_KEPT_ON_GPU = 1 << 23, 1 << 27
@@ -70,7 +69,7 @@ def between(
 ) -> tuple[Tensor, Tensor]:
     """Near and far of each ray within an axis-aligned box (slab test); far <= near where it misses the box."""
     # A direction along a slab divides by the smallest number instead of 0: both crossings move to +-infinity.
-    safe = torch.where(directions.abs() < 1e-12, torch.full_like(directions, 1e-12), directions)
+    safe = torch.where(directions.abs() < 1e-12, 1e-12, directions)
     a, b = (low - origins) / safe, (high - origins) / safe
     enter, leave = torch.minimum(a, b).amax(-1), torch.maximum(a, b).amin(-1)
     return torch.maximum(near, enter), torch.minimum(far, leave)

@@ -255,7 +255,7 @@ class Trainer:
     @property
     def _prune(self) -> bool:
         """A first look without gradients pays where it drops a third of the samples; tried anew every 16 steps."""
-        if self._settled and self.model.field.grid_field() is not None:
+        if self._settled and self.model.field.plain:
             return True  # it stops at the first surface, so it pays always
         return self._settled and (self.kept_share < 0.7 or self.step % 16 == 0)
 
@@ -281,7 +281,7 @@ class Trainer:
             # Work is what the field is asked for: forward for all that were visited, both ways for those kept.
             work = (visited + 3 * kept) / 4 if self._prune else visited
             wanted = self.rays * self.config.samples / max(work, 1)
-            self.rays = int(min(max(0.8 * self.rays + 0.2 * wanted, 256), 1 << 16))
+            self.rays = int(min(max(0.8 * self.rays + 0.2 * wanted, 256), 2 * self.config.samples))
 
     def _check(self, totals: dict[str, float]) -> None:
         if not all(map(math.isfinite, totals.values())):

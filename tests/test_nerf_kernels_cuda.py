@@ -13,6 +13,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from data.scene import load_scene
+from nerf.cli import Options, configure
 from nerf.kernels import (
     backends,
     cuda,
@@ -31,7 +32,7 @@ from nerf.presets import preset
 from nerf.trainer import Trainer
 from tests.ball import write_ball
 from tests.cpu_levels import packed_samples, points_and_table, worst
-from tests.cuda_emulated import NEEDS, emulated  # noqa: F401 (a fixture)
+from tests.cuda_emulated import GPU, NEEDS, emulated  # noqa: F401 (a fixture)
 from tests.test_nerf_train import small
 
 pytestmark = [NEEDS, pytest.mark.usefixtures("emulated", "seed")]
@@ -62,7 +63,7 @@ def samples() -> tuple[Tensor, ...]:
 CHECKED = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
 
 
-@pytest.mark.parametrize("op", ["hash_encode", "mlp", "composite", "transmittance", "march", "adam"])
+@pytest.mark.parametrize("op", ["hash_encode", "mlp", "composite", "transmittance", "march", "adam", "harmonics"])
 def test_torch_finds_nothing_wrong_with_the_ops(op):
     rays = torch.rand(8, 3), torch.nn.functional.normalize(torch.randn(8, 3), dim=1), torch.zeros(8), torch.ones(8)
     density, rgb, t, dt, offsets = samples()
@@ -73,6 +74,7 @@ def test_torch_finds_nothing_wrong_with_the_ops(op):
         "transmittance": lambda: (density, dt.requires_grad_(), offsets),
         "march": lambda: (*rays, torch.rand(64) < 0.5, 4, [0.0, 0.0, 0.0], 1.0, False, 0.1, 0.0, None, None),
         "adam": lambda: (*torch.rand(4, 50), 1, 0.1, 0.9, 0.99, 1e-8),
+        "harmonics": lambda: (torch.randn(20, 3),),
     }[op]()
     module = cuda_mlp_ops if op == "mlp" else cuda_ops
     found = torch.library.opcheck(getattr(module, op), arguments, test_utils=CHECKED)
@@ -188,11 +190,22 @@ def test_distances_are_of_the_numbers_and_of_nothing_less():
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_limits_are_well_above_what_rounding_comes_to(activation, dtype):
     net = cuda_trials.Network(3, (64, 64, 3), (activation, "none"), 30.0, dtype, (), True, activation == "sine")
-    pairs = cuda_trials._network_trial(net, torch.device("cpu"))
+    pairs = cuda_trials._network_trial(net, torch.empty(0).device)
     assert len(pairs) == 8  # the result, x, three matrices and three vectors
     assert all(cuda_check.distance(pair.found, pair.expected) < pair.limit / 3 for pair in pairs)
 
 
+def test_a_gpus_steps_are_larger(here, tmp_path):
+    scene = load_scene(write_ball(tmp_path, moving=False))
+    at_home, there = (configure(Options(tmp_path), scene, backend) for backend in ("reference", "cuda"))
+    assert there.samples == 8 * at_home.samples and there.model == at_home.model
+    paper = Options(tmp_path, preset="nerf")
+    assert dataclasses.replace(configure(paper, scene, "cuda"), backend="reference") == configure(
+        paper, scene, "reference"
+    )
+
+
+@pytest.mark.skipif(GPU, reason="a GPU draws other random numbers than the reference on the CPU")
 def test_training_and_pictures_are_the_references(here, tmp_path):
     write_ball(tmp_path, moving=False)
     scene = load_scene(tmp_path)

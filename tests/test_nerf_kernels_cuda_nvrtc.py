@@ -25,7 +25,7 @@ ALL = (COLOR, SIREN, WIDE)
 
 # Registers a thread may take. A multiprocessor has 65536: at 128 it runs 512 threads at once, at 255 it runs 256.
 MOST = {
-    "adam.cu": 40, "composite.cu": 48, "march.cu": 48, "shade.cu": 40, "hash_encode.cu": 128, "frame.cu": 128,
+    "adam.cu": 40, "composite.cu": 48, "harmonics.cu": 40, "march.cu": 48, "shade.cu": 40, "hash_encode.cu": 128, "frame.cu": 128,
     "mlp_forward.cu": 168, "mlp_backward.cu": 255, "mlp_rows.cu": 224, "mlp_weights.cu": 128, "mlp_epilogue.cu": 40,
     "mlp_largest.cu": 40,
 }  # fmt: skip
@@ -49,7 +49,8 @@ def networks(architecture: int, format: str) -> tuple:
 def programs(architecture: int) -> list[tuple[str, Options]]:
     """Each source with options that launch code gives it; bfloat16 where the GPU has it."""
     found: list[tuple[str, Options]] = [
-        (name, ()) for name in ("adam.cu", "composite.cu", "hash_encode.cu", "march.cu", "mlp_largest.cu", "shade.cu")
+        (f"{name}.cu", ())
+        for name in ("adam", "composite", "harmonics", "hash_encode", "march", "mlp_largest", "shade")
     ]
     for format in FORMATS if architecture >= 80 else ("float16",):
         own = (("MLP_FORMAT", FORMATS[format]),)

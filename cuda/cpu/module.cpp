@@ -46,4 +46,4 @@ EXPORT const char* nerf_cpu_highest_level() {
 }
 
 // Which functions there are and what they take; INTERFACE in nerf/kernels/cpu_library.py is the same number.
-EXPORT int nerf_cpu_interface() { return 7; }
+EXPORT int nerf_cpu_interface() { return 8; }

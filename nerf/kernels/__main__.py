@@ -46,6 +46,7 @@ def _try_all(device: torch.device) -> None:
     """Try every op as a static scene's training uses it (`nerf.field.HashFieldConfig`)."""
     from nerf.kernels import cuda_driver, cuda_field_trial, cuda_mlp, cuda_trials
     from nerf.kernels.cuda_field_trial import Field
+    from nerf.kernels.cuda_ops import grid_numbers
     from nerf.kernels.hash_encode import GridGeometry
 
     geometry = GridGeometry(levels=8, features=4, log2_rows=17)
@@ -53,8 +54,8 @@ def _try_all(device: torch.device) -> None:
     dtype = cuda_mlp.format_of("auto", ("relu", "none"), cuda_driver.capability(device))
     for inputs, network, last in ((32, rows[0], "none"), (rows[0][-1] + seen, rows[1], "sigmoid")):
         cuda_trials.mlp(cuda_trials.Network(inputs, network, ("relu", last), 30.0, dtype, (), True, False), device)
-    cuda_trials.hash_encode(geometry, device)
-    for trial in (cuda_trials.composite, cuda_trials.march, cuda_trials.adam):
+    cuda_trials.hash_encode(tuple(grid_numbers(geometry)), device)
+    for trial in (cuda_trials.composite, cuda_trials.march, cuda_trials.harmonics, cuda_trials.adam):
         trial(device)
     for colors in (0, seen):
         cuda_field_trial.field(Field(geometry, rows, colors, dtype), device)

@@ -11,6 +11,7 @@ import torch
 BACKENDS = ("reference", "cpu", "cuda", "tcnn")
 # `auto` takes the first that can be had; tcnn's networks lack what most of ours have.
 AUTO = ("cuda", "cpu", "reference")
+ON_GPU = ("cuda", "tcnn")
 
 
 class BackendError(RuntimeError):
@@ -34,13 +35,14 @@ class Ops:
     shade: Callable
     warp: Callable
     adam: Callable
+    harmonics: Callable
 
     @property
     def device(self) -> torch.device:
         """Where its tensors lie; modules, photos and rays have to be there too."""
         from nerf.kernels import cuda_driver
 
-        return torch.device(cuda_driver.driver().device_type if self.name in ("cuda", "tcnn") else "cpu")
+        return torch.device(cuda_driver.driver().device_type if self.name in ON_GPU else "cpu")
 
 
 @cache
@@ -85,12 +87,12 @@ def load(name: str) -> Ops:
 
 
 def _reference() -> Ops:
-    from nerf.kernels import adam, composite, frame, hash_encode, march, mlp, mlp_jet, shade, warp
+    from nerf.kernels import adam, composite, frame, harmonics, hash_encode, march, mlp, mlp_jet, shade, warp
 
     return Ops(
         "reference", hash_encode.hash_encode, mlp.mlp, mlp_jet.mlp_jet, mlp.mlp_squared_error,
         composite.composite, composite.transmittance, march.march,
-        frame.look, frame.frame, shade.shade, warp.warp, adam.adam,
+        frame.look, frame.frame, shade.shade, warp.warp, adam.adam, harmonics.harmonics,
     )  # fmt: skip
 
 
@@ -99,7 +101,7 @@ def _cpu() -> Ops:
 
     return Ops(
         "cpu", cpu.hash_encode, cpu.mlp, cpu.mlp_jet, cpu.mlp_squared_error,
-        cpu.composite, cpu.transmittance, cpu.march, cpu.look, cpu.frame, cpu.shade, cpu.warp, cpu.adam,
+        cpu.composite, cpu.transmittance, cpu.march, cpu.look, cpu.frame, cpu.shade, cpu.warp, cpu.adam, cpu.harmonics,
     )  # fmt: skip
 
 
@@ -109,7 +111,7 @@ def _cuda() -> Ops:
     return Ops(
         "cuda", cuda.hash_encode, cuda.mlp, cuda.mlp_jet, cuda.mlp_squared_error,
         cuda.composite, cuda.transmittance, cuda.march,
-        cuda_field.look, cuda_field.frame, cuda_field.shade, cuda_field.warp, cuda.adam,
+        cuda_field.look, cuda_field.frame, cuda_field.shade, cuda_field.warp, cuda.adam, cuda.harmonics,
     )  # fmt: skip
 
 

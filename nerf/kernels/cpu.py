@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from nerf.kernels import harmonics as sphere
 from nerf.kernels.composite import Composited
 from nerf.kernels.cpu_frame import frame, look
 from nerf.kernels.cpu_library import (
@@ -33,13 +34,14 @@ from nerf.kernels.cpu_mlp import mlp, mlp_jet, mlp_squared_error
 from nerf.kernels.cpu_shade import shade
 from nerf.kernels.cpu_warp import warp
 from nerf.kernels.frame import Course
+from nerf.kernels.harmonics import COUNT
 from nerf.kernels.hash_encode import GridGeometry
 from nerf.kernels.march import Marched
 from nerf.kernels.space import Space
 
 __all__ = [
-    "KernelError", "adam", "composite", "frame", "hash_encode", "level", "look", "march", "mlp", "mlp_jet", "mlp_squared_error",
-    "shade", "transmittance", "warp", "why_not",
+    "KernelError", "adam", "composite", "frame", "harmonics", "hash_encode", "level", "look", "march", "mlp", "mlp_jet",
+    "mlp_squared_error", "shade", "transmittance", "warp", "why_not",
 ]  # fmt: skip
 
 
@@ -197,3 +199,14 @@ def adam(
         raise ValueError(f"adam: expected tensors of one shape, found {[tuple(tensor.shape) for tensor in tensors]}")
     rate, unbias = rate / (1 - betas[0] ** step), 1 / math.sqrt(1 - betas[1] ** step)
     call("nerf_adam", parameter.numel(), *tensors, *betas, eps, rate, unbias)
+
+
+def harmonics(d: Float[Tensor, "p 3"]) -> Float[Tensor, "p 16"]:
+    """`nerf.kernels.harmonics.harmonics`; `reference`'s where directions have gradients, as learned poses' have."""
+    if d.ndim != 2 or d.shape[1] != 3:
+        raise ValueError(f"harmonics: expected directions of shape (p, 3), found {tuple(d.shape)}")
+    if suffix("harmonics", d) != "f32" or (torch.is_grad_enabled() and d.requires_grad):
+        return sphere.harmonics(d)
+    out = d.new_empty(len(d), COUNT)
+    call("nerf_harmonics", len(d), d.detach().contiguous(), out)
+    return out

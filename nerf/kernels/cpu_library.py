@@ -18,7 +18,7 @@ from nerf.kernels.frame import Course
 from nerf.kernels.hash_encode import GridGeometry
 from nerf.kernels.march import distance_to_steps
 
-INTERFACE = 7  # nerf_cpu_interface in cuda/cpu/module.cpp; both change with what functions there are and what they take
+INTERFACE = 8  # nerf_cpu_interface in cuda/cpu/module.cpp; both change with what functions there are and what they take
 LEVELS = ("generic", "v2", "v3", "v4", "v4bf16", "amx")  # each runs what the ones before it run
 
 
@@ -67,6 +67,7 @@ _ARGUMENTS = {
     "nerf_look_take": "ipppp",
     "nerf_frame": _FRAME + _WARP + "p" + "pi" + "ipppp" + "ppp",
     "nerf_adam": "ilppppddddd",
+    "nerf_harmonics": "ilpp",
     "nerf_unit_points": "ilppppipp",
     "nerf_to_unit": "ilpipp",
     "nerf_to_unit_gradient": "ilpippp",

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from nerf.kernels import adam as reference_adam
 from nerf.kernels import composite as rendering
 from nerf.kernels import cuda_driver, cuda_mlp, cuda_mlp_ops, cuda_ops, cuda_trials
+from nerf.kernels import harmonics as sphere
 from nerf.kernels import hash_encode as grids
 from nerf.kernels import march as marching
 from nerf.kernels import mlp as networks
@@ -34,7 +35,7 @@ from nerf.kernels.mlp_jet import Jet
 from nerf.kernels.space import Space
 
 __all__ = [
-    "adam", "composite", "hash_encode", "march", "mlp", "mlp_jet", "mlp_squared_error", "transmittance", "why_not",
+    "adam", "composite", "harmonics", "hash_encode", "march", "mlp", "mlp_jet", "mlp_squared_error", "transmittance", "why_not",
 ]  # fmt: skip
 
 
@@ -46,9 +47,10 @@ def hash_encode(
     if table.shape != expected:
         raise ValueError(f"hash_encode: expected a table of shape {expected}, found {tuple(table.shape)}")
     check("hash_encode", x_unit, table)
-    if not cuda_trials.hash_encode(geometry, x_unit.device):
+    numbers = cuda_ops.grid_numbers(geometry)
+    if not cuda_trials.hash_encode(tuple(numbers), x_unit.device):
         return grids.hash_encode(x_unit, table, geometry)
-    return cuda_ops.hash_encode(x_unit.contiguous(), table.contiguous(), cuda_ops.grid_numbers(geometry))
+    return cuda_ops.hash_encode(x_unit.contiguous(), table.contiguous(), numbers)
 
 
 @cuda_driver.constant
@@ -233,3 +235,13 @@ def adam(
         cuda_ops.adam(*tensors, step, rate, *betas, eps)
     else:
         reference_adam.adam(*tensors, step, rate, betas, eps)
+
+
+def harmonics(d: Float[Tensor, "p 3"]) -> Float[Tensor, "p 16"]:
+    """`nerf.kernels.harmonics.harmonics`; `reference`'s where directions have gradients, as learned poses' have."""
+    check("harmonics", d)
+    if d.ndim != 2 or d.shape[1] != 3:
+        raise ValueError(f"harmonics: expected directions of shape (p, 3), found {tuple(d.shape)}")
+    if (torch.is_grad_enabled() and d.requires_grad) or not cuda_trials.harmonics(d.device):
+        return sphere.harmonics(d)
+    return cuda_ops.harmonics(d.contiguous())

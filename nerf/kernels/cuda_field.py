@@ -12,6 +12,7 @@ from nerf.kernels import shade as shading
 from nerf.kernels import warp as warps
 from nerf.kernels.cuda import check_course, composite, hash_encode, march, mlp, transmittance
 from nerf.kernels.cuda_arguments import check, together
+from nerf.kernels.cuda_ops import grid_numbers
 from nerf.kernels.frame import Course, GridField, Looked, Motion, Seen
 from nerf.kernels.shade import Shaded
 from nerf.kernels.space import Space
@@ -42,7 +43,7 @@ def _shade_format(field: GridField, seen: int, device: torch.device) -> str:
         if not cuda_trials.mlp(network, device):
             return ""
     shape = cuda_field_trial.Field(field.geometry, (density, color), seen, format)
-    good = cuda_trials.hash_encode(field.geometry, device) and cuda_trials.composite(device)
+    good = cuda_trials.hash_encode(tuple(grid_numbers(field.geometry)), device) and cuda_trials.composite(device)
     return format if good and cuda_field_trial.shade(shape, device) else ""
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nerf.kernels import cuda_grid, cuda_rays
+from nerf.kernels.harmonics import COUNT
 from nerf.kernels.hash_encode import GridGeometry
 
 LIBRARY = torch.library.Library("nerf", "DEF")
@@ -161,7 +162,7 @@ gradient("transmittance", _keep_light, _light_gradient)
 once_only("composite_backward")
 once_only("transmittance_backward")
 
-# --- march and adam: no gradients
+# --- march, adam and harmonics: no gradients
 
 
 def _fake_march(origins: Tensor, directions: Tensor, near: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -181,4 +182,9 @@ adam = define(
     " float beta2, float eps) -> ()",
     lambda *given: cuda_rays.adam(*given),
     lambda *given: None,
+)
+harmonics = define(
+    "harmonics(Tensor d) -> Tensor",
+    lambda d: cuda_rays.harmonics(d),
+    lambda d: d.new_empty(d.shape[0], COUNT),
 )

@@ -1,4 +1,4 @@
-"""Launches the kernels along rays (cuda/gpu/march.cu, composite.cu) and Adam's: checked tensors in, results out."""
+"""Launches the kernels along rays (cuda/gpu/march.cu, composite.cu, harmonics.cu) and Adam's: checked tensors in, results out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from nerf.kernels import cuda_driver
 from nerf.kernels.cuda_arguments import fields, place, ready
 from nerf.kernels.frame import Course
+from nerf.kernels.harmonics import COUNT
 from nerf.kernels.space import Space
 
 _WARPS = 4  # a block; a warp takes a ray
@@ -45,6 +46,12 @@ class _CompositeArguments(ctypes.Structure):
         " out_rgb out_depth out_opacity out_weights to_density to_rgb to_dt",
         l="rays", i="background_rows", f="near",
     )  # fmt: skip
+
+
+class _HarmonicsArguments(ctypes.Structure):
+    """HarmonicsArgs."""
+
+    _fields_ = fields(p="directions out", l="rows")
 
 
 class _AdamArguments(ctypes.Structure):
@@ -222,3 +229,11 @@ def adam(
     arguments = _AdamArguments(*where, count, aligned, beta1, beta2, eps, *corrected)
     kernel = cuda_driver.kernel("adam.cu", "adam", parameter.device)
     cuda_driver.launch(kernel, -(-count // 1024), 256, 0, arguments)
+
+
+def harmonics(d: Float[Tensor, "p 3"]) -> Float[Tensor, "p 16"]:
+    """`nerf.kernels.harmonics.harmonics`."""
+    out = d.new_empty(len(d), COUNT)
+    kernel = cuda_driver.kernel("harmonics.cu", "harmonics_rows", d.device)
+    cuda_driver.launch(kernel, -(-len(d) // 256), 256, 0, _HarmonicsArguments(place(d), place(out), len(d)))
+    return out

@@ -16,6 +16,7 @@ from torch import Tensor
 from nerf.kernels import adam as reference_adam
 from nerf.kernels import composite as rendering
 from nerf.kernels import cuda_mlp_ops, cuda_ops
+from nerf.kernels import harmonics as sphere
 from nerf.kernels import hash_encode as grids
 from nerf.kernels import march as marching
 from nerf.kernels import mlp as networks
@@ -54,17 +55,20 @@ def seeded() -> torch.Generator:
 
 
 @constant
-def hash_encode(geometry: GridGeometry, device: torch.device) -> bool:
-    """Encoding, and its gradients to points and table."""
+def hash_encode(numbers: tuple[int, ...], device: torch.device) -> bool:
+    """Encoding, and its gradients to points and table.
+
+    numbers: the grid's (`cuda_ops.grid_numbers`): torch.compile takes plain ones as constants, but not every dataclass.
+    """
+    geometry = GridGeometry(*numbers)
 
     def trial() -> list[Pair]:
         generator = seeded()
         # Points outside the unit cube too; a table of its real size, since addresses are what may go wrong.
         x = (torch.rand(ROWS, 3, generator=generator) * 1.2 - 0.1).to(device)
         table = torch.randn(geometry.offsets[-1], geometry.features, generator=generator).to(device)
-        numbers = cuda_ops.grid_numbers(geometry)
         return with_gradients(
-            lambda x, table: cuda_ops.hash_encode(x, table, numbers),
+            lambda x, table: cuda_ops.hash_encode(x, table, list(numbers)),
             lambda x, table: grids.hash_encode(x, table, geometry),
             [x, table], EXACT, generator,
         )  # fmt: skip
@@ -166,6 +170,17 @@ def adam(device: torch.device) -> bool:
         return [Pair(name, one, other, 1e-5) for name, one, other in zip(names, *sides)]
 
     return usable("adam", "", device, trial)
+
+
+@constant
+def harmonics(device: torch.device) -> bool:
+    """Those of directions all round."""
+
+    def trial() -> list[Pair]:
+        d = torch.nn.functional.normalize(torch.randn(ROWS, 3, generator=seeded()), dim=-1).to(device)
+        return [Pair("harmonics", cuda_ops.harmonics(d), sphere.harmonics(d), 1e-5)]
+
+    return usable("harmonics", "", device, trial)
 
 
 class _Near(torch.autograd.Function):
