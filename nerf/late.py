@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 class Term(NamedTuple):
-    """A number of a step, and what share of the sum by its name it has."""
+    """A number of a step, a tensor where it lies on a device, and what share of the sum by its name it has."""
 
     name: str
-    value: Tensor
-    share: float
+    value: Tensor | int
+    share: float = 1.0
 
 
 class Late:
@@ -27,7 +27,7 @@ class Late:
 
     def exchange(self, terms: list[Term]) -> dict[str, float]:
         """Hand in a step's terms; returns sums of shares by name."""
-        values = torch.stack([term.value.detach() for term in terms])
+        values = torch.stack([term.value.detach() for term in terms if isinstance(term.value, Tensor)])
         before = self._sent
         if values.device.type == "cpu":
             return _sums(terms, values)
@@ -51,6 +51,8 @@ def _send(values: Tensor) -> tuple[Tensor, Any]:
 
 def _sums(terms: list[Term], numbers: Tensor) -> dict[str, float]:
     totals: dict[str, float] = {}
-    for term, number in zip(terms, numbers.tolist()):
+    arrived = iter(numbers.tolist())
+    for term in terms:
+        number = term.value if isinstance(term.value, int) else next(arrived)
         totals[term.name] = totals.get(term.name, 0.0) + number * term.share
     return totals

@@ -23,6 +23,8 @@ from nerf.samples import Samples
 from nerf.volume import Rendered, render_rays, survey
 
 SLOW = ("warp.", "warp_codes.", "slicing.", "appearance_codes.", "camera_codes.")  # parameters at the warp's rate
+# A look on a GPU is given memory for this many times the samples a ray that the last known one kept, in pieces of ROOMS.
+SPARE, ROOMS = 1.125, 4096
 LONGEST = 16.0  # how much longer than their own length the march's steps may become
 
 
@@ -60,6 +62,7 @@ class Trainer:
         self.registering = 0.0  # seconds that went into it before the first step
         self.kept_share = 0.0  # of the samples visited, those that the last pruning kept
         self.empty = 0  # steps in a row that saw nothing
+        self.room: int | None = None  # samples that a step's look may keep, where it doesn't wait to be told
 
     def _optimizer(self) -> SceneAdam:
         chosen = self.config.optimizer
@@ -108,30 +111,30 @@ class Trainer:
         return start + (self.model.bands - start) * share
 
     def advance(self) -> dict[str, float]:
-        """One optimiser step. Returns its loss terms, opacity and squared error, and counts; on a GPU, the terms are those
-        of the step before (`Late`)."""
+        """One optimiser step. Returns its loss terms, opacity and squared error, and counts; on a GPU, those of the step
+        before (`Late`)."""
         began = time.perf_counter()
         self._schedule()
         batch = self.sampler.sample(self.rays, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         numbers: list[Term] = []
-        visited = kept = 0
         for chunk in self._chunks(batch):
             rendered, terms = self._losses(chunk)
             share = len(chunk.rgb) / len(batch.rgb)
             loss: Tensor = torch.stack(list(terms.values())).sum()
             (loss * share).backward()
-            visited, kept = visited + rendered.visited, kept + len(rendered.samples.t)
             terms["opacity"] = rendered.out.opacity.detach().mean()
             terms["squared"] = terms["color"].detach()
             numbers += [Term(name, value, share) for name, value in terms.items()]
+            counts = {"visited": rendered.visited, "kept": rendered.kept, "rays": len(chunk.rgb)}
+            numbers += [Term(name, value) for name, value in counts.items()]
         totals = self.late.exchange(numbers)
         self._check(totals)
         self.optimizer.step()
-        self._after(visited, kept)
+        self._after(*(int(totals[name]) for name in ("visited", "kept", "rays")))
         self.step += 1
         self.seconds += time.perf_counter() - began
-        return totals | {"visited": visited, "kept": kept, "rays": len(batch.rgb)}
+        return totals
 
     def _schedule(self) -> None:
         """Learning rates, and what the model is let to use by now."""
@@ -168,7 +171,7 @@ class Trainer:
         model, weights = self.model, self.config.loss
         rays = self._rays(batch)
         behind, target = self._background(batch)
-        rendered = render_rays(model, rays, self.generator, self.bands, behind, self.coarsen, self._prune)
+        rendered = render_rays(model, rays, self.generator, self.bands, behind, self.coarsen, self._prune, self.room)
         terms = {"color": losses.photometric(rendered.out.rgb, target)}
         if rendered.coarse is not None:
             terms["coarse"] = losses.photometric(rendered.coarse.rgb, target)
@@ -259,7 +262,8 @@ class Trainer:
             return True  # it stops at the first surface, so it pays always
         return self._settled and (self.kept_share < 0.7 or self.step % 16 == 0)
 
-    def _after(self, visited: int, kept: int) -> None:
+    def _after(self, visited: int, kept: int, rays: int) -> None:
+        """What the next steps are to be, from counts of the last step that they are known of."""
         self.visited += visited
         if self._prune:
             self.kept_share = kept / max(visited, 1)
@@ -271,17 +275,19 @@ class Trainer:
             grid.fade()
             if self._settled:
                 with torch.no_grad():
-                    rays = self._rays(self.sampler.sample(grid.config.survey, self.generator))
-                    survey(self.model, rays, self.generator, self.bands)
+                    surveyed = self._rays(self.sampler.sample(grid.config.survey, self.generator))
+                    survey(self.model, surveyed, self.generator, self.bands)
                 grid.decide()
         if self.config.samples:
             # While rays are full of fog, longer steps buy more of them; as it clears, steps shrink to their own length.
-            wish = 0.9 * self.coarsen + 0.1 * self.coarsen * kept / (self.rays * self.config.crowd)
+            wish = 0.9 * self.coarsen + 0.1 * self.coarsen * kept / (rays * self.config.crowd)
             self.coarsen = 1.0 if wish < 1.05 else min(wish, LONGEST)
             # Work is what the field is asked for: forward for all that were visited, both ways for those kept.
             work = (visited + 3 * kept) / 4 if self._prune else visited
-            wanted = self.rays * self.config.samples / max(work, 1)
+            wanted = rays * self.config.samples / max(work, 1)
             self.rays = int(min(max(0.8 * self.rays + 0.2 * wanted, 256), 2 * self.config.samples))
+        if self.device.type != "cpu":
+            self.room = math.ceil(SPARE * kept * self.rays / rays / ROOMS) * ROOMS
 
     def _check(self, totals: dict[str, float]) -> None:
         if not all(map(math.isfinite, totals.values())):

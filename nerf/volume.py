@@ -25,14 +25,16 @@ SURVEY = 8.0  # how much longer than their own length a survey's steps are
 class Rendered(NamedTuple):
     """A batch of rendered rays with the samples behind it; `coarse` is the coarse field's picture, where there is one.
 
-    `visited` counts the samples whose density was asked for, `regularised` names the samples that a warp's regulariser
+    `visited` counts the samples whose density was asked for and `kept` those that were then composited, as tensors on the
+    device where they aren't known to the host (`nerf.kernels.frame.look`). `regularised` names the samples that a warp's regulariser
     should look at and their weights (the coarse ones in a hierarchical model, as Nerfies does).
     """
 
     out: Composited
     samples: Samples
     coarse: Composited | None
-    visited: int
+    visited: int | Tensor
+    kept: int | Tensor
     regularised: tuple[Samples, Tensor]
 
 
@@ -83,6 +85,7 @@ def render_rays(
     background: Float[Tensor, "#r 3"] | None = None,
     coarsen: float = 1.0,
     prune: bool = True,
+    room: int | None = None,
 ) -> Rendered:
     """Render rays.
 
@@ -92,12 +95,13 @@ def render_rays(
         background: colour behind the rays; None: the scene's own, black where it has none.
         coarsen: lengthens the march's steps (while there is fog, to see more rays for the same work).
         prune: a first look without gradients drops the samples that are faint or that no light reaches.
+        room: how many samples that look may give (`nerf.kernels.frame.look`).
     """
     if background is None and model.geometry.background is not None:
         background = constant(model.geometry.background, rays.origins)[None]
     match model.config.sampling:
         case MarchConfig():
-            return _marched(model, rays, generator, bands, background, coarsen, prune)
+            return _marched(model, rays, generator, bands, background, coarsen, prune, room)
         case HierarchicalConfig() as config:
             return _hierarchical(model, config, rays, generator, bands, background)
 
@@ -110,20 +114,21 @@ def _marched(
     background: Tensor | None,
     coarsen: float,
     prune: bool,
+    room: int | None,
 ) -> Rendered:
     grid = model.occupancy
     assert grid is not None
     held = rays.held()
     if prune:
-        samples, visited = sift(model, held, grid.occupied, coarsen, generator, bands)
+        samples, visited, kept = sift(model, held, grid.occupied, coarsen, generator, bands, room=room)
     else:
         samples = march(model, held, grid.occupied, coarsen, generator)
-        visited = len(samples.t)
+        visited = kept = len(samples.t)
     shaded = shade(model, model.field, rays, samples, bands, background)
     if not prune and generator is not None:
         lit = _lit(model, shaded.density, samples)
         grid.observe(samples.points(held.origins, held.directions), torch.where(lit, shaded.density, 0.0))
-    return Rendered(shaded.out, samples, None, visited, (samples, shaded.out.weights))
+    return Rendered(shaded.out, samples, None, visited, kept, (samples, shaded.out.weights))
 
 
 def course(
@@ -156,10 +161,12 @@ def sift(
     generator: torch.Generator | None,
     bands: float | None,
     faint: float | None = None,
-) -> tuple[Samples, int]:
-    """The samples that light reaches and that are not faint, and how many were asked for their density.
+    room: int | None = None,
+) -> tuple[Samples, int | Tensor, int | Tensor]:
+    """The samples that light reaches and that are not faint, how many were asked for their density, and how many there are.
 
     A generator means training: what was found is shown to the occupancy grid. faint: None: the configured limit.
+    room: see `render_rays`.
     """
     config, grid = model.config.sampling, model.occupancy
     assert isinstance(config, MarchConfig) and grid is not None
@@ -169,13 +176,14 @@ def sift(
         along = course(model, rays, occupied, coarsen, generator)
         values = None if generator is None else grid.values
         ends, warping = (rays.origins, rays.directions, rays.near, rays.far), warping_of(model, rays, bands)
-        looked = model.ops.look(*ends, along, plain, config.stop, faint, values, grid.step, warping)
-        return Samples(looked.t, looked.dt, looked.offsets, looked.ray), looked.lit
+        looked = model.ops.look(*ends, along, plain, config.stop, faint, values, grid.step, warping, room)
+        return Samples(looked.t, looked.dt, looked.offsets, looked.ray), looked.lit, looked.kept
     samples = march(model, rays, occupied, coarsen, generator)
     look = look_along(model, rays, samples, bands)
     if generator is not None:
         grid.observe(look.x_world, torch.where(look.lit, look.density, 0.0))
-    return samples.select(look.lit & (look.density * samples.dt > faint)), len(samples.t)
+    kept = samples.select(look.lit & (look.density * samples.dt > faint))
+    return kept, len(samples.t), len(kept.t)
 
 
 def warping_of(model: SceneModel, rays: Rays, bands: float | None = None) -> Warping | None:
@@ -216,7 +224,7 @@ def survey(model: SceneModel, rays: Rays, generator: torch.Generator, bands: flo
     """Show the occupancy grid what lies along `rays`, in cells that it holds for empty as well."""
     assert model.occupancy is not None
     everywhere = torch.ones_like(model.occupancy.occupied)
-    sift(model, rays, everywhere, SURVEY, generator, bands, faint=math.inf)
+    sift(model, rays, everywhere, SURVEY, generator, bands, faint=math.inf, room=0)
 
 
 def _hierarchical(
@@ -240,4 +248,5 @@ def _hierarchical(
         union = torch.cat([t, importance(middles, weights, config.fine, generator)], dim=1).sort(dim=1).values
     second = pack(union, lengths(union, config.last) * hit[:, None])
     fine = shade(model, model.field, rays, second, bands, background, generator).out
-    return Rendered(fine, second, coarse, len(first.t) + len(second.t), (first, coarse.weights))
+    visited = len(first.t) + len(second.t)
+    return Rendered(fine, second, coarse, visited, len(second.t), (first, coarse.weights))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nerf.kernels import cuda_field, cuda_frame, frame
+from nerf.kernels import cuda_field, cuda_frame, cuda_shade, frame
 from nerf.kernels.composite import offsets_of, ray_of_sample, transmittance
 from nerf.kernels.frame import Course, GridField
 from nerf.kernels.hash_encode import hash_encode
@@ -18,6 +18,7 @@ from nerf.kernels.warp import WarpField, Warping
 from tests import emulator
 from tests.cuda_emulated import GPU, NEEDS, distance, emulated, on_the_cpu  # noqa: F401 (a fixture)
 from tests.test_nerf_kernels_frame import make_field, make_rays
+from tests.test_nerf_kernels_shade import leaves
 
 pytestmark = [NEEDS, pytest.mark.usefixtures("emulated", "seed")]
 N, STOP, FAINT = 16, 1e-2, 1e-3
@@ -129,6 +130,43 @@ def test_a_look_that_finds_more_than_it_had_room_for_looks_again():
     expected = on_the_cpu(march, *rays, *course)
     assert len(found.t) > 1024
     assert torch.equal(found.t.cpu(), expected.t) and torch.equal(found.offsets.cpu(), expected.offsets)
+
+
+@pytest.mark.parametrize("spare", [700, 0, -150])
+def test_a_look_that_is_given_room_fills_it_with_samples_of_no_length(spare):
+    rays, field = make_rays(60), make_field()
+    course = make_course(False, torch.rand(60))
+    values, raised = torch.full((2, N**3), 0.01)
+    exact = cuda_frame.look(rays, course, field, STOP, 0.01, values, 0.5, "float16")
+    room, kept = exact.kept + spare, min(exact.kept, exact.kept + spare)
+    found = cuda_frame.look(rays, course, field, STOP, 0.01, raised, 0.5, "float16", room)
+    assert 500 < len(exact.t) == exact.kept == int(found.kept) and exact.lit == int(found.lit)
+    assert torch.equal(raised, values) and len(found.t) == len(found.dt) == len(found.ray) == room
+    assert torch.equal(found.offsets[:-1], exact.offsets[:-1].clamp(max=room)) and int(found.offsets[-1]) == room
+    same = found.dt[:kept] > 0
+    assert same.all() if spare >= 0 else 0 < int(same.sum()) < kept  # which are left out, nobody says
+    for one, other in zip((found.t, found.dt, found.ray), (exact.t, exact.dt, exact.ray)):
+        assert torch.equal(one[:kept][same], other[:kept][same])
+    assert not found.dt[kept:].any() and (found.ray[kept:] == 59).all() and found.t.isfinite().all()
+    if spare >= 0:
+        drawn = leaves(field, torch.float32)
+        results = []
+        for looked in (exact, found):
+            packed = looked.t, looked.dt, looked.offsets, looked.ray
+            given = (*rays[:2], torch.ones(60, 5)), packed, course.space, drawn[0], None, None, "float16"
+            out = cuda_shade.shade(*given).out
+            sums = torch.autograd.grad(out.rgb.square().sum() + out.depth.sum(), drawn[1])
+            results.append([out.rgb, out.depth, out.opacity, out.weights[: exact.kept], *sums])
+        assert all(distance(one, other) < 1e-5 for one, other in zip(*results))
+
+
+def test_a_look_with_room_at_no_rays_and_with_none(monkeypatch):
+    field, course = make_field(), make_course(False, None)
+    monkeypatch.setattr(Tensor, "tolist", None)  # nothing is read back
+    nothing = cuda_frame.look(make_rays(0), course, field, STOP, 0.01, None, 1.0, "float16", 0)
+    assert len(nothing.t) == 0 and torch.equal(nothing.offsets, torch.zeros_like(nothing.offsets))
+    none = cuda_frame.look(make_rays(40), course, field, STOP, 0.01, None, 1.0, "float16", 0)
+    assert len(none.t) == 0 and not none.offsets.any() and int(none.kept) > 100
 
 
 def test_wide_networks_take_smaller_blocks_and_wider_ones_are_left_to_others():

@@ -100,6 +100,7 @@ def test_mistakes_change_results_under_some_schedule(mistake, tmp_path):
 
 BOUNDS = {
     "rays beyond the last": ("march.cu", "    if (r >= args.course.rays) return;\n    const Ray", "    const Ray"),
+    "samples beyond the room": ("frame.cu", "    if (to >= args.count) return;\n", ""),
     "numbers beyond the last": ("adam.cu", "end = first + 4 < args.count ? first + 4 : args.count", "end = first + 4"),
 }
 
@@ -110,6 +111,9 @@ def test_the_address_sanitizer_sees_a_missing_bound(mistake, emulated, tmp_path)
         test_cuda_march.found(
             test_cuda_march.rays(5, 2.0), torch.ones(16**3, dtype=torch.bool), test_cuda_march.BOUNDED, 0.1, 0.0
         )
+        rays, course = test_cuda_frame.make_rays(9), test_cuda_frame.make_course(False, None)
+        field = test_cuda_frame.make_field(width=16)
+        cuda_frame.look(rays, course, field, 1e-2, 0.0, None, 1.0, "float16", 4)
         state = [torch.ones(13) for _ in range(4)]
         cuda_rays.adam(state[0], state[1], state[2], state[3], 1, 1e-2, 0.9, 0.99, 1e-8)
     launches = [launch for launch in made if launch.program[0] == BOUNDS[mistake][0]]

@@ -55,6 +55,7 @@ def run_all() -> None:
     rays, field = test_cuda_frame.make_rays(9), test_cuda_frame.make_field(width=16)
     cuda_frame.frame(rays, course, field, torch.randn(9, 5), 1e-2, 1e-3, "float16")
     cuda_frame.look(rays, course, field, 1e-2, 0.01, torch.zeros(course.resolution**3), 0.5, "float16")
+    cuda_frame.look(rays, course, field, 1e-2, 0.01, None, 1.0, "float16", 40)
     cuda_rays.harmonics(torch.randn(9, 3))
     parameter = torch.randn(1021)
     cuda_rays.adam(parameter, torch.randn(1021), parameter * 0, parameter * 0, 1, 1e-2, 0.9, 0.99, 1e-8)

@@ -255,16 +255,18 @@ KERNEL_OF_BLOCKS(frame_rays, FrameArgs, FRAME_BLOCK, 512 / FRAME_BLOCK) { run<fa
 struct SortArgs {
     const float *t, *dt;        // samples as they were laid down
     const int32_t *ray, *place;
+    const int64_t* laid;        // how many were found
     const int64_t* offsets;     // rays + 1
     float *out_t, *out_dt;
     int64_t* out_ray;
-    int64_t count;
+    int64_t capacity, count;    // how many of them there is memory for, here and in order
 };
 
 KERNEL(look_sort, SortArgs, 256) {
     const int64_t i = global_thread();
-    if (i >= args.count) return;
+    if (i >= args.capacity || i >= *args.laid) return;
     const int64_t to = args.offsets[args.ray[i]] + args.place[i];
+    if (to >= args.count) return;
     args.out_t[to] = args.t[i], args.out_dt[to] = args.dt[i], args.out_ray[to] = args.ray[i];
 }
 

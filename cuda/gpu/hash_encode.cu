@@ -46,6 +46,9 @@ DEVICE_FN void backward_table(const HashArgs& args) {
     at_point_and_level<lanes>(args, [&](const Cell& cell, int64_t first, int64_t column) {
         for (int f = own * (thread_index() % lanes); f < args.features; f += F) {
             const Row<own> grad = load_row<own>(args.grad + column + f);
+            bool any = false;
+            for (int i = 0; i < own; ++i) any |= grad.f[i] != 0;
+            if (!any) continue;  // a sample of no length adds nothing, and many of them would add it to the same rows
             float* const rows = args.out + first + f;
             for (int k = 0; k < 8; ++k) {
                 const float weight = (k & 1 ? cell.upper[0] : cell.lower[0]) * cell.weight_yz(k >> 1);

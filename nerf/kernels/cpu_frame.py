@@ -59,8 +59,9 @@ def look(
     values: Float[Tensor, "n3"] | None = None,
     value_scale: float = 1.0,
     warping: Warping | None = None,
+    room: int | None = None,
 ) -> Looked:
-    """`nerf.kernels.frame.look`. Samples behind `stop` are not asked for."""
+    """`nerf.kernels.frame.look`. Samples behind `stop` are not asked for. It has no use for `room`."""
     rays = (origins, directions, near, far)
     arguments, alive = _arguments("look", rays, course, field, (stop, faint, value_scale))
     if values is not None and (values.shape != (course.resolution**3,) or not values.is_contiguous()):
@@ -77,7 +78,7 @@ def look(
         ray = torch.empty(len(t), dtype=torch.int64)
     finally:
         call("nerf_look_take", found, t, dt, ray)
-    return Looked(t, dt, offsets, ray, lit.value)
+    return Looked(t, dt, offsets, ray, lit.value, len(t))
 
 
 @torch.no_grad()

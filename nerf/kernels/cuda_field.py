@@ -74,9 +74,10 @@ def look(
     values: Float[Tensor, "n3"] | None = None,
     value_scale: float = 1.0,
     warping: Warping | None = None,
+    room: int | None = None,
 ) -> Looked:
-    """`nerf.kernels.frame.look`. Samples behind `stop` are not asked for. Waits once for the GPU: how many samples were
-    kept is the shape of the results."""
+    """`nerf.kernels.frame.look`. Samples behind `stop` are not asked for. Waits once for the GPU, unless it is given room:
+    how many samples were kept is the shape of the results. What is warped has no use for room."""
     rays = (origins, directions, near, far)
     check_course("look", rays, course)
     if values is not None:
@@ -90,7 +91,7 @@ def look(
     format = _format("look", field, 0, near.device)
     if not format:
         return frames.look(*rays, course, field, stop, faint, values, value_scale)
-    return cuda_frame.look(rays, course, field, stop, faint, values, value_scale, format)
+    return cuda_frame.look(rays, course, field, stop, faint, values, value_scale, format, room)
 
 
 @torch.no_grad()

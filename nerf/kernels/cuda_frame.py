@@ -56,7 +56,7 @@ class _Arguments(ctypes.Structure):
 class _SortArguments(ctypes.Structure):
     """frame::SortArgs."""
 
-    _fields_ = fields(p="t dt ray place offsets out_t out_dt out_ray", l="count")
+    _fields_ = fields(p="t dt ray place laid offsets out_t out_dt out_ray", l="capacity count")
 
 
 class Plan(NamedTuple):
@@ -198,39 +198,68 @@ def look(
     values: Tensor | None,
     value_scale: float,
     dtype: str,
+    room: int | None = None,
 ) -> Looked:
     """`nerf.kernels.frame.look`; samples behind `stop` are not asked for.
 
-    Waits once for the device: how many samples were kept is the shape of the results, and how many light reached is a
-    number. Where they are more than there was room for, they are looked for again.
+    Without `room`, waits once for the device: how many samples were kept is the shape of the results, and how many light
+    reached is a number. Where they are more than there was memory for, they are looked for again.
 
     Args:
         rays: origins, directions, near, far.
         values: contiguous.
         dtype: what the network's products are of, one of FORMATS.
     """
-    call, like, count = _call(rays, course, field, None, (stop, faint)), rays[2], len(rays[2])
-    device, arguments = like.device, call.arguments
-    counts = torch.empty(count, dtype=torch.int64, device=device)
-    arguments.counts, arguments.values, arguments.value_scale = place(counts), place(values), value_scale
-    room = max(_room.get(device, 0), 8 * count, 1024)
+    call, device, count = _call(rays, course, field, None, (stop, faint)), rays[2].device, len(rays[2])
+    call.arguments.values, call.arguments.value_scale = place(values), value_scale
+    if room is not None:
+        laid = _lay_down(call, count, room, dtype, device)
+        t, dt, ray = _in_order(call, laid, count, room, dtype)
+        laid.offsets.clamp_(max=room)
+        laid.offsets[-1:].fill_(room if count else 0)
+        numbers = laid.counters[1:].float()
+        return Looked(t, dt, laid.offsets, ray, numbers[1], numbers[0])
+    capacity = max(_room.get(device, 0), 8 * count, 1024)
     while True:
-        laid = torch.empty(2, room, dtype=like.dtype, device=device)
-        where = torch.empty(2, room, dtype=torch.int32, device=device)
-        counters = torch.zeros(3, dtype=torch.int64, device=device)
-        arguments.t, arguments.dt, arguments.ray, arguments.place = map(place, (*laid, *where))
-        arguments.capacity = room
-        _launch("look_rays", call, dtype, counters)
-        offsets = offsets_from(counts)
-        _, kept, lit = counters.tolist()
+        laid = _lay_down(call, count, capacity, dtype, device)
+        _, kept, lit = laid.counters.tolist()
         if lit >= UNCOUNTABLE:
             raise ValueError("look: expected fewer than 2^24 steps between near and far, found a ray with more")
         _room[device] = kept * 5 // 4
-        if kept <= room:
+        if kept <= capacity:
             break
-        room = kept
-    t, dt = torch.empty(2, kept, dtype=like.dtype, device=device).unbind()
-    ray = torch.empty(kept, dtype=torch.int64, device=device)
-    sort = _SortArguments(*map(place, (*laid, *where, offsets, t, dt, ray)), kept)
-    cuda_driver.launch(_kernel("look_sort", call, dtype, device), -(-kept // 256), 256, 0, sort)
-    return Looked(t, dt, offsets, ray, lit)
+        capacity = kept
+    t, dt, ray = _in_order(call, laid, count, kept, dtype)
+    return Looked(t, dt, laid.offsets, ray, lit, kept)
+
+
+class _Laid(NamedTuple):
+    """A look's samples as they were found, in any order; where each ray's begin, and the counters."""
+
+    lengths: Tensor
+    places: Tensor
+    offsets: Tensor
+    counters: Tensor
+
+
+def _lay_down(call: _Call, rays: int, capacity: int, dtype: str, device: torch.device) -> _Laid:
+    """Look; what is found beyond `capacity` is counted only."""
+    arguments, counts = call.arguments, torch.empty(rays, dtype=torch.int64, device=device)
+    lengths = torch.empty(2, capacity, device=device)
+    places = torch.empty(2, capacity, dtype=torch.int32, device=device)
+    counters = torch.zeros(3, dtype=torch.int64, device=device)
+    arguments.counts, arguments.capacity = place(counts), capacity
+    arguments.t, arguments.dt, arguments.ray, arguments.place = map(place, (*lengths, *places))
+    _launch("look_rays", call, dtype, counters)
+    return _Laid(lengths, places, offsets_from(counts), counters)
+
+
+def _in_order(call: _Call, laid: _Laid, rays: int, count: int, dtype: str) -> tuple[Tensor, Tensor, Tensor]:
+    """t, dt and ray of `count` samples, in their rays' order; what wasn't found is 0 long, on the last ray."""
+    device = laid.lengths.device
+    t, dt = torch.zeros(2, count, device=device).unbind()
+    ray = torch.full((count,), max(rays - 1, 0), dtype=torch.int64, device=device)
+    where = (*laid.lengths, *laid.places, laid.counters[1:], laid.offsets, t, dt, ray)
+    sort = _SortArguments(*map(place, where), laid.lengths.shape[1], count)
+    cuda_driver.launch(_kernel("look_sort", call, dtype, device), -(-count // 256), 256, 0, sort)
+    return t, dt, ray

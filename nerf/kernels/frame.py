@@ -76,13 +76,17 @@ class Motion(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """The packed samples that a look kept, the ray of each, and how many samples light reached."""
+    """The packed samples that a look kept, the ray of each, how many light reached, and how many were kept.
+
+    The two numbers are tensors on the device, float32, where `look` was given room and so didn't wait for them.
+    """
 
     t: Float[Tensor, "p"]
     dt: Float[Tensor, "p"]
     offsets: Int[Tensor, "r1"]
     ray: Int[Tensor, "p"]
-    lit: int
+    lit: int | Float[Tensor, ""]
+    kept: int | Float[Tensor, ""]
 
 
 class Seen(NamedTuple):
@@ -181,6 +185,7 @@ def look(
     values: Float[Tensor, "n3"] | None = None,
     value_scale: float = 1.0,
     warping: Warping | None = None,
+    room: int | None = None,
 ) -> Looked:
     """The samples of rays that light reaches and that are not faint.
 
@@ -191,6 +196,9 @@ def look(
         values: the occupancy grid's cells. Each is raised, in place, to the largest density * value_scale of the samples
             in it that light reaches, kept or not.
         warping: samples are warped before the field is asked at them; cells are raised where they were marched to.
+        room: leave to give exactly that many samples, for a backend that would have to wait for its device to know how
+            many there are. Those beyond what was found have no length and belong to the last ray, of which they change
+            nothing; what is found beyond them is left out. No such backend: this one.
     """
     found = asked((origins, directions, near, far), course, field, None, warping, reference_steps())
     return looked(found, len(near), course, stop, faint, values, value_scale)
@@ -206,7 +214,7 @@ def looked(
         cell = cell_index(place[lit], course.resolution).long()
         values.scatter_reduce_(0, cell, density[lit] * value_scale, "amax")
     kept = lit & (density * dt > faint)
-    return Looked(t[kept], dt[kept], composite.offsets_of(ray[kept], rays), ray[kept], int(lit.sum()))
+    return Looked(t[kept], dt[kept], composite.offsets_of(ray[kept], rays), ray[kept], int(lit.sum()), int(kept.sum()))
 
 
 @torch.no_grad()
