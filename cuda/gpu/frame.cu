@@ -257,10 +257,24 @@ struct SortArgs {
     const int32_t *ray, *place;
     const int64_t* laid;        // how many were found
     const int64_t* offsets;     // rays + 1
+    const float *near, *far;    // rays
     float *out_t, *out_dt;
     int64_t* out_ray;
     int64_t capacity, count;    // how many of them there is memory for, here and in order
+    int64_t rays;
 };
+
+// Samples of no length where none may be found: each lies where another does, since far outside of its cube a field is
+// anything.
+KERNEL(look_fill, SortArgs, 256) {
+    const int64_t i = global_thread();
+    if (i >= args.count) return;
+    const int64_t found = *args.laid < args.capacity ? *args.laid : args.capacity;
+    const int64_t from = found > 0 ? static_cast<uint32_t>(i) % static_cast<uint32_t>(found) : args.rays - 1;
+    args.out_t[i] = found > 0 ? args.t[from] : 0.5f * (args.near[from] + args.far[from]);
+    args.out_ray[i] = found > 0 ? args.ray[from] : from;
+    args.out_dt[i] = 0;
+}
 
 KERNEL(look_sort, SortArgs, 256) {
     const int64_t i = global_thread();

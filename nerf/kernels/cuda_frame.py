@@ -56,7 +56,7 @@ class _Arguments(ctypes.Structure):
 class _SortArguments(ctypes.Structure):
     """frame::SortArgs."""
 
-    _fields_ = fields(p="t dt ray place laid offsets out_t out_dt out_ray", l="capacity count")
+    _fields_ = fields(p="t dt ray place laid offsets near far out_t out_dt out_ray", l="capacity count rays")
 
 
 class Plan(NamedTuple):
@@ -213,10 +213,11 @@ def look(
     call, device, count = _call(rays, course, field, None, (stop, faint)), rays[2].device, len(rays[2])
     call.arguments.values, call.arguments.value_scale = place(values), value_scale
     if room is not None:
+        room = room if count else 0
         laid = _lay_down(call, count, room, dtype, device)
-        t, dt, ray = _in_order(call, laid, count, room, dtype)
+        t, dt, ray = _in_order(call, laid, rays, room, dtype, False)
         laid.offsets.clamp_(max=room)
-        laid.offsets[-1:].fill_(room if count else 0)
+        laid.offsets[-1:].fill_(room)
         numbers = laid.counters[1:].float()
         return Looked(t, dt, laid.offsets, ray, numbers[1], numbers[0])
     capacity = max(_room.get(device, 0), 8 * count, 1024)
@@ -229,7 +230,7 @@ def look(
         if kept <= capacity:
             break
         capacity = kept
-    t, dt, ray = _in_order(call, laid, count, kept, dtype)
+    t, dt, ray = _in_order(call, laid, rays, kept, dtype, True)
     return Looked(t, dt, laid.offsets, ray, lit, kept)
 
 
@@ -254,12 +255,16 @@ def _lay_down(call: _Call, rays: int, capacity: int, dtype: str, device: torch.d
     return _Laid(lengths, places, offsets_from(counts), counters)
 
 
-def _in_order(call: _Call, laid: _Laid, rays: int, count: int, dtype: str) -> tuple[Tensor, Tensor, Tensor]:
-    """t, dt and ray of `count` samples, in their rays' order; what wasn't found is 0 long, on the last ray."""
+def _in_order(
+    call: _Call, laid: _Laid, rays: Sequence[Tensor], count: int, dtype: str, all_found: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """t, dt and ray of `count` samples, in their rays' order; where not all of them were found, others have no length."""
     device = laid.lengths.device
-    t, dt = torch.zeros(2, count, device=device).unbind()
-    ray = torch.full((count,), max(rays - 1, 0), dtype=torch.int64, device=device)
-    where = (*laid.lengths, *laid.places, laid.counters[1:], laid.offsets, t, dt, ray)
-    sort = _SortArguments(*map(place, where), laid.lengths.shape[1], count)
-    cuda_driver.launch(_kernel("look_sort", call, dtype, device), -(-count // 256), 256, 0, sort)
+    t, dt = torch.empty(2, count, device=device).unbind()
+    ray = torch.empty(count, dtype=torch.int64, device=device)
+    near, far = ready(rays[2]), ready(rays[3])
+    where = (*laid.lengths, *laid.places, laid.counters[1:], laid.offsets, near, far, t, dt, ray)
+    sort = _SortArguments(*map(place, where), laid.lengths.shape[1], count, len(near))
+    for name in ("look_sort",) if all_found else ("look_fill", "look_sort"):
+        cuda_driver.launch(_kernel(name, call, dtype, device), -(-count // 256), 256, 0, sort)
     return t, dt, ray
