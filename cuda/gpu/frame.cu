@@ -264,6 +264,21 @@ struct SortArgs {
     int64_t rays;
 };
 
+struct SpreadArgs {
+    const int64_t* offsets;  // rays + 1: of the samples that were found
+    int64_t* spread;         // likewise, with a share of what is left of the room behind each ray's
+    int64_t rays, room;
+};
+
+// A ray that had all of it would keep its warp busy long after the others'.
+KERNEL(look_spread, SpreadArgs, 256) {
+    const int64_t r = global_thread();
+    if (r > args.rays) return;
+    const int64_t left = args.room - args.offsets[args.rays], own = args.offsets[r];
+    const int64_t moved = left > 0 && args.rays > 0 ? own + left * r / args.rays : own;
+    args.spread[r] = moved < args.room ? moved : args.room;
+}
+
 // Samples of no length where none may be found: each lies where another does, since far outside of its cube a field is
 // anything.
 KERNEL(look_fill, SortArgs, 256) {

@@ -53,6 +53,12 @@ class _Arguments(ctypes.Structure):
     ]  # fmt: skip
 
 
+class _SpreadArguments(ctypes.Structure):
+    """frame::SpreadArgs."""
+
+    _fields_ = fields(p="offsets spread", l="rays room")
+
+
 class _SortArguments(ctypes.Structure):
     """frame::SortArgs."""
 
@@ -215,11 +221,12 @@ def look(
     if room is not None:
         room = room if count else 0
         laid = _lay_down(call, count, room, dtype, device)
-        t, dt, ray = _in_order(call, laid, rays, room, dtype, False)
-        laid.offsets.clamp_(max=room)
-        laid.offsets[-1:].fill_(room)
+        spread = torch.empty_like(laid.offsets)
+        arguments = _SpreadArguments(place(laid.offsets), place(spread), count, room)
+        cuda_driver.launch(_kernel("look_spread", call, dtype, device), count // 256 + 1, 256, 0, arguments)
+        t, dt, ray = _in_order(call, laid._replace(offsets=spread), rays, room, dtype, False)
         numbers = laid.counters[1:].float()
-        return Looked(t, dt, laid.offsets, ray, numbers[1], numbers[0])
+        return Looked(t, dt, spread, ray, numbers[1], numbers[0])
     capacity = max(_room.get(device, 0), 8 * count, 1024)
     while True:
         laid = _lay_down(call, count, capacity, dtype, device)

@@ -197,8 +197,8 @@ def look(
             in it that light reaches, kept or not.
         warping: samples are warped before the field is asked at them; cells are raised where they were marched to.
         room: leave to give exactly that many samples, for a backend that would have to wait for its device to know how
-            many there are. Those beyond what was found are copies of others without their length, in the last ray's share,
-            of which they change nothing; what is found beyond them is left out. No such backend: this one.
+            many there are. Those beyond what was found are copies of others without their length, spread over the rays, of
+            which they change nothing; what is found beyond them is left out. No such backend: this one.
     """
     found = asked((origins, directions, near, far), course, field, None, warping, reference_steps())
     return looked(found, len(near), course, stop, faint, values, value_scale)
