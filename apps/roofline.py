@@ -85,6 +85,7 @@ def kernels() -> list[Kernel]:
         # Forward reads density, rgb, t, dt and writes weights. Backward reads density and dt, leaves the light, comes back
         # to it with weights, rgb, t and dt, and writes gradients of density and rgb.
         Kernel("composite and backward", 4 * (6 + 1) + 4 * (2 + 1) + 4 * (1 + 1 + 3 + 1 + 1) + 4 * (1 + 3)),
+        Kernel("harmonics", 4 * (3 + 16)),
         # All gradients are read; of a third, three others are read and written.
         Kernel("adam, a third touched", 4 + 3 * 8 // 3),
     ]
