@@ -75,9 +75,11 @@ def test_first_ten_losses_are_golden(name, still, moving):
 
 
 @pytest.mark.parametrize("name", ["instant", "nerfies", "instant posed"])
-def test_resume_equals_uninterrupted(name, moving, tmp_path):
+def test_resume_equals_uninterrupted(name, moving, tmp_path, monkeypatch):
+    monkeypatch.setattr("nerf.train.PREVIEWS", (0.3, 0.8))  # one before the restart and one after it
+    monkeypatch.setattr("nerf.train.PREVIEW_WIDTH", 12)
     scene = load_scene(moving)
-    config = small(preset(name.split()[0], scene.moving, False), steps=9, rays=64)
+    config = small(preset(name.split()[0], scene.moving, False), steps=9, rays=16)
     if "posed" in name:
         config = dataclasses.replace(posed(config, len(scene.train)), optimizer=config.optimizer)  # poses move at once
     for progress in (whole := train(config, scene, tmp_path / "whole")):
@@ -99,8 +101,9 @@ def test_resume_equals_uninterrupted(name, moving, tmp_path):
 def test_a_run_closed_before_its_first_step_registers_when_it_goes_on(moving, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr("nerf.trainer.register", lambda *_: calls.append(1) or "photos registered")
+    monkeypatch.setattr("nerf.train.PREVIEWS", ())
     scene = load_scene(moving)
-    config = small(registered(preset("instant", True, False)), steps=3, rays=64)
+    config = small(registered(preset("instant", True, False)), steps=3, rays=16)
     for progress in (first := train(config, scene, tmp_path)):
         assert progress.step == 0 and progress.note.startswith("following points")
         first.close()

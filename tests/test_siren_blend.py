@@ -166,7 +166,7 @@ def test_the_commands_clone_sum_and_fill_in(tmp_path, monkeypatch):
     mask = np.zeros((16, 16), np.uint8)
     mask[4:12, 4:12] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    size = ["--width", "48", "--steps", "200"]
+    size, briefly = ["--width", "48", "--steps", "200"], ["--width", "48", "--steps", "10"]
     placed = ["--mask", "mask.png", "--at", "20", "8"]
     importlib.import_module("siren.poisson").main(
         ["first.png", "second.png", *placed, *size[:-1], "600", "--out", "clone"]
@@ -188,13 +188,13 @@ def test_the_commands_clone_sum_and_fill_in(tmp_path, monkeypatch):
     exact, found = second[4:12, 4:12] + gap[1:9, 1:9], blend[12:20, 24:32]
     assert np.abs(found - exact).mean() < 0.4 * np.abs(second[4:12, 4:12] - exact).mean()
     assert np.abs(found - exact).mean() < 0.4 * np.abs(first[12:20, 24:32] - exact).mean()
-    importlib.import_module("siren.poisson").main(["first.png", "second.png", *size, "--out", "sum"])
+    importlib.import_module("siren.poisson").main(["first.png", "second.png", *briefly, "--out", "sum"])
     Image.fromarray(255 - mask).resize((48, 32)).save(tmp_path / "hole.png")
     importlib.import_module("siren.inpaint").main(["first.png", "--keep", "0.3", *size, "--out", "fill"])
     filled = json.loads((tmp_path / "fill/metrics.json").read_text())
     assert filled["psnr_missing"] > 24 and abs(filled["known"] - 0.3) < 0.05
     importlib.import_module("siren.inpaint").main(
-        ["first.png", "--mask", "hole.png", *size, "--prior", "hessian", "--out", "hole"]
+        ["first.png", "--mask", "hole.png", *briefly, "--prior", "hessian", "--out", "hole"]
     )
     whole = np.asarray(Image.open(tmp_path / "hole/inpainted.png")).astype(int)
     known = np.asarray(Image.open(tmp_path / "hole.png")) < 128
