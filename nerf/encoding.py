@@ -77,9 +77,11 @@ class HashGrid(nn.Module):
 
     @property
     def width(self) -> int:
+        """How many features it gives."""
         return self.geometry.width
 
     def forward(self, x_unit: Float[Tensor, "p 3"]) -> Float[Tensor, "p o"]:
+        """Features of points in the unit cube, the coarsest level's first."""
         return self.ops.hash_encode(x_unit, self.table, self.geometry)
 
 
@@ -89,6 +91,7 @@ class SphericalHarmonics(nn.Module):
     width = 16
 
     def forward(self, d: Float[Tensor, "p 3"]) -> Float[Tensor, "p 16"]:
+        """The harmonics of unit directions."""
         x, y, z = d.unbind(-1)
         xx, yy, zz = x * x, y * y, z * z
         pi = math.pi
