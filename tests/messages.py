@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,7 +45,7 @@ def _of(tree: ast.Module, path: Path) -> list[Message]:
     alone = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
-            raised[node.exc.args[0]] = ast.unparse(node.exc.func)
+            raised[node.exc.args[0]] = _class(node.exc.func)
         where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "mismatch" and len(node.args) == 4:
             file, field, expected, value = (text_of(arg, constants) for arg in node.args)
@@ -80,7 +81,7 @@ def text_of(node: ast.expr, constants: dict[str, str]) -> str:
 
 @cache
 def reported() -> frozenset[str]:
-    """The classes that commands end with: what is caught where an error is printed for a person."""
+    """The classes of ours that commands end with: what is caught where an error is printed for a person."""
     found: set[str] = set()
     for path in (p for package in PACKAGES for p in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -88,5 +89,10 @@ def reported() -> frozenset[str]:
                 prints = [c for c in ast.walk(node) if isinstance(c, ast.Call) and ast.unparse(c.func) == "print"]
                 if any("stderr" in ast.unparse(call) and node.name in ast.unparse(call) for call in prints):
                     types = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
-                    found |= {ast.unparse(kind) for kind in types}
-    return frozenset(found)
+                    found |= {_class(kind) for kind in types}
+    return frozenset(found - set(vars(builtins)))  # whose words are Python's
+
+
+def _class(node: ast.expr) -> str:
+    """Its name, without its module's."""
+    return ast.unparse(node).rpartition(".")[2]
