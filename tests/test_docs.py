@@ -35,7 +35,8 @@ OPTIONS = {  # of a command that runs: what is left out, with its value, and wha
 }
 OTHERS = ("tensorboard", "ssh", "scp", "rsync", "cd", "export", "mkdir", "kill", "sudo", "ip")  # not ours to check
 THEIRS = (
-    "--logdir", "--nproc-per-node", "--nnodes", "--node-rank", "--rdzv-endpoint", "--max-restarts", "--standalone",
+    "--logdir", "--nproc-per-node", "--nnodes", "--node-rank", "--max-restarts", "--standalone", "--local-addr",
+    "--rdzv-backend", "--rdzv-conf", "--rdzv-endpoint", "--rdzv-id",
 )  # fmt: skip
 LATER = ("bigger.md", "reliability.md")  # pages that are being written elsewhere
 
