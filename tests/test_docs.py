@@ -189,6 +189,12 @@ def _reader_reads(read, monkeypatch) -> None:
         load_scene("data/mine")
 
 
+@pytest.mark.parametrize(("page", "downscale"), [("train.md", 1), ("capture.md", 2)])
+def test_what_the_selfie_says_is_what_is_printed(page, downscale):
+    said = load_scene(ROOT / "data" / "selfie", downscale).summary()
+    assert any(said in fence.text for fence in fences(ROOT / "docs" / page) if fence.language == "text")
+
+
 def test_every_block_says_what_it_is():
     kinds = {f"{page.name}:{f.line}": f.language for page in PAGES for f in fences(page)}
     odd = {place: kind for place, kind in kinds.items() if kind not in (*SHELL, "python", "json", "text")}
