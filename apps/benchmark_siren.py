@@ -38,6 +38,7 @@ class Peer(nn.Module):
             self.layers.append(linear)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The signal at coordinates x."""
         for index, layer in enumerate(self.layers):
             x = layer(x) if index == len(self.layers) - 1 else torch.sin(30.0 * layer(x))
         return x

@@ -170,6 +170,7 @@ def follow_alone(out: Path, head: Path, wanted: list[tuple[str, int, bool]]) -> 
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """The command line: render the photos, or write again what is beside them."""
     options = parse(arguments)
     first, last = options.frames
     wanted = shots(first, last)

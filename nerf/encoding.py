@@ -78,9 +78,11 @@ class HashGrid(nn.Module):
 
     @property
     def width(self) -> int:
+        """How many features it gives."""
         return self.geometry.width
 
     def forward(self, x_unit: Float[Tensor, "p 3"]) -> Float[Tensor, "p o"]:
+        """Features of points in the unit cube, the coarsest level's first."""
         return self.ops.hash_encode(x_unit, self.table, self.geometry)
 
 
@@ -98,4 +100,5 @@ class SphericalHarmonics(nn.Module):
         self.ops = ops or load("reference")
 
     def forward(self, d: Float[Tensor, "p 3"]) -> Float[Tensor, "p 16"]:
+        """The harmonics of unit directions."""
         return self.ops.harmonics(d)

@@ -48,6 +48,7 @@ class MLP(nn.Module):
             self.biases.append(nn.Parameter(torch.zeros(fan_out)))
 
     def forward(self, x: Float[Tensor, "p i"]) -> Float[Tensor, "p o"]:
+        """The last layer's outputs, behind `output_activation`."""
         weights, biases = list(self.weights), list(self.biases)
         return self.ops.mlp(x, weights, biases, "relu", self.output_activation, skips=self.skips)
 

@@ -109,6 +109,7 @@ class Clip:
 
     @property
     def seconds(self) -> float:
+        """How long it lasts."""
         return len(self.targets) / self.rate
 
     def about(self) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Encoding(nn.Module):
         self.bands, self.outputs = bands, inputs * (1 + 2 * bands)
 
     def forward(self, x: Float[Tensor, "p i"]) -> Float[Tensor, "p e"]:
+        """x, and sine and cosine of it at every band."""
         phase = (x[..., None] * (math.pi * 2.0 ** torch.arange(self.bands))).flatten(1)
         return torch.cat([x, torch.sin(phase), torch.cos(phase)], -1)
 
@@ -55,6 +56,7 @@ class FourierFeatures(nn.Module):
         self.register_buffer("frequencies", 2 * math.pi * sigma * drawn)
 
     def forward(self, x: Float[Tensor, "p i"]) -> Float[Tensor, "p e"]:
+        """Sine and cosine of x along every random frequency."""
         phase = x @ self.frequencies.T
         return torch.cat([torch.sin(phase), torch.cos(phase)], -1)
 
@@ -78,6 +80,7 @@ class Hash(nn.Module):
         self.table = nn.Parameter((table * 2 - 1) * 1e-4)
 
     def forward(self, x: Float[Tensor, "p i"]) -> Float[Tensor, "p e"]:
+        """The grid's features of points in [-1, 1]."""
         x_unit = torch.nn.functional.pad(x, (0, 3 - x.shape[1])) * 0.5 + 0.5  # the grid has three axes
         return self.ops.hash_encode(x_unit, self.table, self.geometry)
 
@@ -106,6 +109,7 @@ class Baseline(nn.Module):
             self.biases.append(nn.Parameter(torch.zeros(after)))
 
     def forward(self, x: Float[Tensor, "p i"]) -> Float[Tensor, "p o"]:
+        """The signal at coordinates x."""
         x = x if self.encoding is None else self.encoding(x)
         # In float32, as the SIREN that it is compared with.
         return self.ops.mlp(x, list(self.weights), list(self.biases), "relu", "none", dtype="float32")

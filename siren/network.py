@@ -87,6 +87,7 @@ class Siren(nn.Module):
         return weights, biases
 
     def forward(self, x: Float[Tensor, "p i"]) -> Float[Tensor, "p o"]:
+        """The signal at coordinates x."""
         weights, biases = self.layers()
         return self.ops.mlp(x, weights, biases, "sine", "none", self.config.omega, dtype=self.precision)
 

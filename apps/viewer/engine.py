@@ -61,6 +61,7 @@ class Task(Generic[R]):
 
     @property
     def paused(self) -> bool:
+        """Whether it waits until it is told to go on."""
         return self._paused
 
     @paused.setter

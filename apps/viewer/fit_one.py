@@ -60,10 +60,12 @@ class Fit:
 
     @property
     def grid(self) -> Grid:
+        """The photo's pixels."""
         return Grid(*self.photo.shape[:2])
 
     @property
     def truth(self) -> Float[Tensor, "h w c"]:
+        """The photo as the network has it, in [-1, 1]."""
         return to_signal(self.photo)
 
     @property
@@ -73,6 +75,7 @@ class Fit:
 
     @property
     def now(self) -> str:
+        """Its state; "stopped" where it was ended before its time."""
         over = self.task is not None and self.task.ended
         return "stopped" if over and self.state in ("waiting", "running") else self.state
 

@@ -96,9 +96,11 @@ class Fits:
         return {"token": token} | self._touch(token).status()
 
     def pause(self, token: str) -> None:
+        """Let a fit wait."""
         self._task(token).paused = True
 
     def resume(self, token: str) -> None:
+        """Let it go on."""
         self._task(token).paused = False
 
     def stop(self, token: str) -> None:

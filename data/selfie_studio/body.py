@@ -124,6 +124,7 @@ class Sweater:
         return points + pose.sway + 0.25 * pose.breath * chest[:, None] * [0, 0.5, 1.0]
 
     def surfaces(self, pose: Pose) -> dict[str, Surface]:
+        """Sweater and collar in a pose, by name."""
         body = self._move(self.rest, pose)
         collar = self._collar()
         collar.positions = self._move(collar.positions, pose)

@@ -11,7 +11,11 @@
 rest of the project.
 """
 
-from nerf.kernels.backends import BACKENDS, BackendError, Ops, available, choose, load
-from nerf.kernels.memory import keep_memory
-
-__all__ = ["BACKENDS", "BackendError", "Ops", "available", "choose", "keep_memory", "load"]
+# Named twice, which says that they are meant to be had from here; an __all__ would hide the modules from the reference.
+from nerf.kernels.backends import BACKENDS as BACKENDS
+from nerf.kernels.backends import BackendError as BackendError
+from nerf.kernels.backends import Ops as Ops
+from nerf.kernels.backends import available as available
+from nerf.kernels.backends import choose as choose
+from nerf.kernels.backends import load as load
+from nerf.kernels.memory import keep_memory as keep_memory

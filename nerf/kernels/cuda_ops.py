@@ -35,6 +35,7 @@ def define(schema: str, run: Callable, fake: Callable) -> Any:
 
 
 def gradient(op: str, keep: Callable, backward: Callable) -> None:
+    """Give an op its backward pass; `keep` says what of the forward one it needs."""
     torch.library.register_autograd(f"nerf::{op}", backward, setup_context=keep, lib=LIBRARY)
 
 

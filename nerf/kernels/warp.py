@@ -42,6 +42,7 @@ class WarpField(NamedTuple):
 
     @property
     def parts(self) -> int:
+        """How many rigid parts it has beside its network."""
         return len(self.share_biases[-1]) if self.share_biases else 0
 
 
