@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from data.scene import Scene
-from nerf import losses
+from nerf import losses, together
 from nerf.config import TrainConfig
+from nerf.exchange import Exchange
 from nerf.kernels.backends import load
 from nerf.kernels.space import constant
 from nerf.late import Late, Term
@@ -52,6 +53,7 @@ class Trainer:
         self.lenses = lenses.to(self.device)
         self.points = None if scene.points is None else scene.points.to(self.device)
         self.late = Late()
+        self.exchange = None if together.alone() else Exchange(self.model)
         self.optimizer = self._optimizer()
         self.step, self.seconds, self.rays = 0, 0.0, config.rays
         self.visited = 0  # samples asked for their density, over the whole run
@@ -112,26 +114,32 @@ class Trainer:
         of the step before (`Late`)."""
         began = time.perf_counter()
         self._schedule()
-        batch = self.sampler.sample(self.rays, self.generator)
+        rays = self.rays  # of all ranks
+        batch = self.sampler.sample(together.part(rays), self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         numbers: list[Term] = []
         visited = kept = 0
         for chunk in self._chunks(batch):
             rendered, terms = self._losses(chunk)
-            share = len(chunk.rgb) / len(batch.rgb)
+            share = len(chunk.rgb) / rays
             loss: Tensor = torch.stack(list(terms.values())).sum()
             (loss * share).backward()
             visited, kept = visited + rendered.visited, kept + len(rendered.samples.t)
             terms["opacity"] = rendered.out.opacity.detach().mean()
             terms["squared"] = terms["color"].detach()
             numbers += [Term(name, value, share) for name, value in terms.items()]
+        if self.exchange is not None:
+            numbers, visited, kept, seconds = self.exchange.step(numbers, visited, kept)
         totals = self.late.exchange(numbers)
         self._check(totals)
         self.optimizer.step()
         self._after(visited, kept)
         self.step += 1
-        self.seconds += time.perf_counter() - began
-        return totals | {"visited": visited, "kept": kept, "rays": len(batch.rgb)}
+        took = time.perf_counter() - began
+        if self.exchange is not None:
+            self.exchange.took, took = took, seconds
+        self.seconds += took
+        return totals | {"visited": visited, "kept": kept, "rays": rays}
 
     def _schedule(self) -> None:
         """Learning rates, and what the model is let to use by now."""
@@ -213,15 +221,17 @@ class Trainer:
         assert model.warp is not None and rays.warp is not None
         if weights.elastic > 0:
             samples, shares = rendered.regularised
-            if 0 < weights.elastic_points < len(shares):
-                pick = self._choose(len(shares), weights.elastic_points)
+            count = max(together.part(weights.elastic_points), 1)
+            if weights.elastic_points > 0 and count < len(shares):
+                pick = self._choose(len(shares), count)
                 # An unbiased estimate of the whole sum from a uniform choice.
-                samples, shares = _pick(samples, pick), shares[pick] * (len(shares) / weights.elastic_points)
+                samples, shares = _pick(samples, pick), shares[pick] * (len(shares) / count)
             x = samples.points(rays.origins.detach(), rays.directions.detach())
             jacobian = model.warp.jacobian(x, rays.warp[samples.ray], self.bands)
             terms["elastic"] = weights.elastic * self._elastic_decay * losses.elastic(jacobian, shares, len(rays.near))
         if weights.background > 0 and self.points is not None and len(self.points):
-            points = self.points[self._choose(len(self.points), min(weights.background_points, len(self.points)))]
+            count = max(together.part(min(weights.background_points, len(self.points))), 1)
+            points = self.points[self._choose(len(self.points), count)]
             codes = model.warp_codes(self._choose(len(model.warp_codes.times), len(points)))
             moved = model.warp(points, codes, self.bands)
             half = model.warp.space.half
@@ -271,8 +281,10 @@ class Trainer:
             grid.fade()
             if self._settled:
                 with torch.no_grad():
-                    rays = self._rays(self.sampler.sample(grid.config.survey, self.generator))
+                    rays = self._rays(self.sampler.sample(together.part(grid.config.survey), self.generator))
                     survey(self.model, rays, self.generator, self.bands)
+                if self.exchange is not None:
+                    self.exchange.raise_to_highest(grid.values)
                 grid.decide()
         if self.config.samples:
             # While rays are full of fog, longer steps buy more of them; as it clears, steps shrink to their own length.
