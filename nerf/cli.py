@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import tyro
 from tqdm import tqdm
 
@@ -152,6 +154,10 @@ def main(arguments: list[str] | None = None) -> None:
     except (SceneError, ConfigError, RegisterError, BackendError, Collapse) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except together.Lost as error:
+        print(f"error: {error}. The last whole step is saved; torchrun --max-restarts goes on from it", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(3)  # to say goodbye to those who are lost would take as long again
 
 
 def open_run(options: Options, say: Callable[[str], None]) -> tuple[TrainConfig, Scene, Path]:
@@ -174,6 +180,8 @@ def open_run(options: Options, say: Callable[[str], None]) -> tuple[TrainConfig,
         if moved:
             say(moved)
     say(scene.summary())
+    if not together.alone():
+        say(f"{together.world()} processes train together, this one with {torch.get_num_threads()} threads")
     say(_intention(config, scene, out))
     if together.first():
         Rig.of(scene).save(out)  # so that paths can be laid without the photos

@@ -13,6 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,13 +35,27 @@ NO_NAME = "none"  # what torchrun calls a job without --rdzv-id
 _steps: Any = None  # the group between steps
 
 
+class Lost(RuntimeError):
+    """Another rank has ended, or can't be reached any more."""
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Around messages: what the transport says when they don't arrive, as a `Lost`."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).splitlines()[0][:200]
+        raise Lost(f"another process was lost, or the way to it: {said}") from error
+
+
 def join() -> None:
     """Meet the other ranks and share this machine's processors and GPUs with those on it."""
     global _steps
     if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1 or dist.is_initialized():
         return
     local, beside = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    if os.environ.get("OMP_NUM_THREADS", "1") == "1":  # torchrun's default; another number is a person's
+    if beside > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":  # torchrun's; another number is a person's
         torch.set_num_threads(max(1, _processors() // beside))
     cards = torch.cuda.device_count()
     if cards:
@@ -96,32 +111,37 @@ def wire(device: torch.device) -> torch.device:
 
 def add(values: Tensor) -> None:
     """Replace values by their sum over the ranks, the same bits on all of them. Between steps."""
-    dist.all_reduce(values, group=_steps)
+    with _heard():
+        dist.all_reduce(values, group=_steps)
 
 
 def raise_to_highest(values: Tensor) -> None:
     """Replace values by the highest of any rank's. Between steps."""
     sent = values.to(wire(values.device))
-    dist.all_reduce(sent, dist.ReduceOp.MAX, group=_steps)
+    with _heard():
+        dist.all_reduce(sent, dist.ReduceOp.MAX, group=_steps)
     values.copy_(sent)
 
 
 def follow_first(values: Tensor) -> None:
     """Replace values by the first rank's. Between steps."""
-    dist.broadcast(values, 0, group=_steps)
+    with _heard():
+        dist.broadcast(values, 0, group=_steps)
 
 
 def collect(values: Tensor) -> list[Tensor]:
     """Every rank's values, of one shape. Between steps."""
     found = [torch.empty_like(values) for _ in range(world())]
-    dist.all_gather(found, values, group=_steps)
+    with _heard():
+        dist.all_gather(found, values, group=_steps)
     return found
 
 
 def wait() -> None:
     """Wait until all ranks have come as far as this."""
     if not alone():
-        dist.all_reduce(torch.zeros(1))
+        with _heard():
+            dist.all_reduce(torch.zeros(1))
 
 
 def anyone(wish: bool) -> bool:
@@ -129,7 +149,8 @@ def anyone(wish: bool) -> bool:
     if alone():
         return wish
     said = torch.tensor([float(wish)])
-    dist.all_reduce(said)
+    with _heard():
+        dist.all_reduce(said)
     return bool(said > 0)
 
 
@@ -148,11 +169,13 @@ def gather(data: bytes) -> list[bytes]:
     if alone():
         return [data]
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]
-    dist.all_gather(sizes, torch.tensor([len(data)]))
+    with _heard():
+        dist.all_gather(sizes, torch.tensor([len(data)]))
     padded = torch.zeros(max(1, *map(int, sizes)), dtype=torch.uint8)
     padded[: len(data)] = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
     found = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(found, padded)
+    with _heard():
+        dist.all_gather(found, padded)
     return [rows[: int(size)].numpy().tobytes() for rows, size in zip(found, sizes)]
 
 
@@ -230,9 +253,11 @@ def share(trainer: Trainer, save: Callable[[Path, Trainer], None], restore: Call
 def _spread(data: bytes, source: int) -> bytes:
     """The bytes of one rank, on every rank."""
     size = torch.tensor([len(data)])
-    dist.broadcast(size, source)
+    with _heard():
+        dist.broadcast(size, source)
     values = torch.zeros(int(size), dtype=torch.uint8)
     if rank() == source:
         values.copy_(torch.from_numpy(np.frombuffer(data, np.uint8).copy()))
-    dist.broadcast(values, source)
+    with _heard():
+        dist.broadcast(values, source)
     return values.numpy().tobytes()
