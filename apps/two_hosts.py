@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -163,8 +164,8 @@ class Story:
 
 def tell(options: Options, cable: Cable, place: Path) -> None:
     """The whole story."""
-    for host in HOSTS:
-        tune(host)
+    for name in HOSTS:
+        tune(name)
     there_and_back, rate = measure(cable)
     print(f"cable: {1e3 * there_and_back:.1f} ms there and back, {rate / 1e6:.0f} Mbit/s between two programs")
     story = Story([Host(name, cable, options, place) for name in HOSTS])
@@ -201,6 +202,7 @@ def tell(options: Options, cable: Cable, place: Path) -> None:
 def main() -> int:
     """The command line; returns its exit code: 0, 2 where namespaces can't be had."""
     options = tyro.cli(Options, prog="python -m apps.two_hosts")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that hosts and cable are taken away then too
     try:
         with tempfile.TemporaryDirectory() as temporary, Cable(HOSTS, options.rate, options.delay) as cable:
             place = (options.out or Path(temporary) / "two_hosts").resolve()

@@ -169,16 +169,19 @@ def open_run(options: Options, say: Callable[[str], None]) -> tuple[TrainConfig,
     say(said)
     out = folder_of(options)
     here = (out / checkpoint.CHECKPOINT).is_file()
-    if options.resume and (here or not together.anyone(here)):
+    somewhere = together.anyone(here)  # asked by all, or those who ask wait for those who don't
+    if options.resume and (here or not somewhere):
         prepare(out, True)
         config = resumed(options, out, backend)
         scene = load_scene(options.scene, config.downscale)
     else:
         scene = load_scene(options.scene, options.downscale)
         config = configure(options, scene, backend)
-        moved = together.one_a_machine(lambda: "" if options.resume else prepare(out, False))
+    if not options.resume:
+        moved = together.one_a_machine(lambda: prepare(out, False))
         if moved:
             say(moved)
+    out.mkdir(parents=True, exist_ok=True)
     say(scene.summary())
     if not together.alone():
         say(f"{together.world()} processes train together, this one with {torch.get_num_threads()} threads")

@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -62,8 +64,32 @@ def join() -> None:
         torch.cuda.set_device(local % cards)
     # NCCL takes one rank a GPU; more share it through the host.
     nccl = cards >= beside and dist.is_nccl_available()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=LONG)
+    store, own, size = next(dist.rendezvous("env://", timeout=LONG))
+    store = dist.PrefixStore(meeting(store, own, size), store)
+    backend = "cpu:gloo,cuda:nccl" if nccl else "gloo"
+    dist.init_process_group(backend, store=store, rank=own, world_size=size, timeout=LONG)
     _steps = dist.new_group(timeout=PATIENCE)
+
+
+def meeting(store: dist.Store, rank: int, size: int) -> str:
+    """A name that these ranks have in common and no other start of theirs had.
+
+    torchrun keeps one store over restarts, in which addresses of processes that are gone would be found. So the first rank
+    calls with a new name and the others answer with names of their own, which tells them its reply from an old one.
+    """
+    mine = uuid.uuid4().hex
+    if rank == 0:
+        store.set("call", mine)
+        answers = [store.get(f"answer/{mine}/{k}").decode() for k in range(1, size)]
+        store.set(f"reply/{mine}", json.dumps(["", *answers]))
+        return mine
+    while True:
+        call = store.get("call").decode()
+        store.set(f"answer/{call}/{rank}", mine)
+        while store.get("call").decode() == call:
+            if store.check([f"reply/{call}"]) and json.loads(store.get(f"reply/{call}"))[rank] == mine:
+                return call
+            time.sleep(0.05)
 
 
 def leave() -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from data.scene import load_scene
 from nerf import exchange, together
+from nerf.cli import Options, open_run
 from nerf.config import TrainConfig
 from nerf.exchange import add_rows, stop, touched_rows
 from nerf.presets import preset
@@ -132,6 +133,8 @@ def _runs(seen: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Non
         at_start.rename(other)
     mine = other if rank == 1 else folder / "third run"
     together.wait()
+    options = Options(folder / "still", out=mine, resume=True, backend="reference")
+    seen["opened"] = open_run(options, lambda _: None)[0].steps
     began = None
     with mock.patch.object(exchange, "LEVEL", 8):
         for progress in train(config, scene, mine, resume=True):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,7 @@ def test_ranks_stop_after_the_same_step_with_one_clock_and_other_rays(seen):
 
 
 def test_the_rank_with_the_checkpoint_hands_it_to_the_others(folder, seen, tensors):
+    assert [s["opened"] for s in seen] == [None, 34]  # told by its options alone, and by the run
     assert [s["went on at"] for s in seen] == [22, 22] and [s["ended at"] for s in seen] == [34, 34]
     # After steps 32 and 33 of its own: the same parameters, occupancy and march on both, to the bit.
     names = [name for name in tensors[0] if name.startswith("model.")]
@@ -102,6 +105,25 @@ def test_the_rank_with_the_checkpoint_hands_it_to_the_others(folder, seen, tenso
     assert len(views) == 3 and views == sorted(views) and seen[0]["metrics"]["processes"] == 2
     assert seen[0]["metrics"]["psnr"] == seen[1]["metrics"]["psnr"] > 5
     assert 0 < seen[1]["own bytes"] < seen[0]["own bytes"]  # the first one also levels the others
+
+
+def test_ranks_that_start_again_dont_meet_those_that_are_gone():
+    store, met = torch.distributed.HashStore(), []
+
+    def arrive(rank: int, names: dict[int, str]) -> None:
+        names[rank] = together.meeting(store, rank, 3)
+
+    for order in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):  # what the round before has left is there when the first one comes
+        names: dict[int, str] = {}
+        threads = [threading.Thread(target=arrive, args=(rank, names), daemon=True) for rank in order]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.1)
+        for thread in threads:
+            thread.join(20)
+        assert len(names) == 3 and len(set(names.values())) == 1
+        met.append(names[0])
+    assert len(set(met)) == 3
 
 
 def test_alone_everything_is_ones_own(tmp_path, monkeypatch):
