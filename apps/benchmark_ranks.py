@@ -45,6 +45,8 @@ class Options:
     """Read the photos reduced by this whole factor."""
     seeds: int = 3
     """Pairs of runs; 0: none, the prediction alone."""
+    warp: bool = True
+    """--no-warp treats a moving scene as if it were rigid."""
     settled: int = 300
     """Steps before those that the prediction is measured on."""
 
@@ -96,6 +98,7 @@ def _command(options: Options, processes: int, seed: int, out: Path) -> list[str
     return [
         *start, "nerf.train", "--scene", str(options.scene), "--steps", str(options.steps), "--downscale",
         str(options.downscale), "--seed", str(seed), "--no-video", "--out", str(out),
+        *(() if options.warp else ("--no-warp",)),
     ]  # fmt: skip
 
 
@@ -127,7 +130,7 @@ def measure(options: Options) -> tuple[list[Share], float]:
     """What workers would do in a step of a run that is under way, on one thread, and seconds to add a row."""
     torch.set_num_threads(1)
     scene = load_scene(options.scene, options.downscale)
-    asked = TrainOptions(options.scene, steps=4 * options.settled, downscale=options.downscale)
+    asked = TrainOptions(options.scene, steps=4 * options.settled, downscale=options.downscale, warp=options.warp)
     trainer = Trainer(configure(asked, scene, choose("auto")[0]), scene)
     for _ in range(options.settled):
         trainer.advance()
@@ -144,9 +147,9 @@ def measure(options: Options) -> tuple[list[Share], float]:
         trainer.rays = max(rays // workers, 1)
         took, rows = [], []
         for _ in range(32):  # two updates of the occupancy grid
-            began = time.perf_counter()
+            began = time.process_time()  # of the one thread: others' work beside it doesn't count
             trainer.advance()
-            took.append(time.perf_counter() - began)
+            took.append(time.process_time() - began)
             rows.append(len(touched_rows(_gradient(trainer))))
         gradient, grid = _gradient(trainer), trainer.model.occupancy
         small = sum(p.nbytes for p in trainer.model.parameters() if p.requires_grad) - gradient.nbytes
@@ -173,10 +176,10 @@ def _gradient(trainer: Trainer) -> torch.Tensor:
 def _adding(gradient: torch.Tensor) -> float:
     rows = torch.randperm(len(gradient))[: len(gradient) // 4].sort().values
     values = gradient[rows]
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(5):
         gradient[rows] += values
-    return (time.perf_counter() - began) / 5 / len(rows)
+    return (time.process_time() - began) / 5 / len(rows)
 
 
 def foresee(shares: list[Share], adding: float) -> None:

@@ -188,6 +188,10 @@ def tell(options: Options, cable: Cable, place: Path) -> None:
             before = first.meetings()
             story.say("the cable is back")
             story.until(lambda: first.meetings() > before, "both hosts train together again")
+            step, carried = first.step(), sum(cable.carried)
+            story.until(lambda: first.step() >= options.steps, f"step {options.steps}")
+            each = (sum(cable.carried) - carried) / 2 / max(options.steps - step, 1)
+            story.say(f"the cable carried {each / 1e6:.2f} MB a step each way since they met again")
         story.until(lambda: all(host.process.poll() == 0 for host in story.hosts), "both have ended without a fault")
     finally:
         for host in story.hosts:
