@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import sys
 import time
@@ -12,17 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import tyro
 from tqdm import tqdm
 
 from data.durations import seconds
 from data.errors import SceneError
 from data.scene import Scene, load_scene
-from nerf import checkpoint
+from nerf import checkpoint, together
 from nerf.config import ConfigError, TrainConfig
+from nerf.exchange import stop
 from nerf.kernels import BackendError, choose, keep_memory
 from nerf.kernels.backends import ON_GPU
-from nerf.localize import remark
+from nerf.localize import refined, remark
 from nerf.paths import Rig
 from nerf.presets import on_gpu, posed, preset, registered, sliced
 from nerf.register import RegisterError
@@ -149,10 +152,15 @@ def main(arguments: list[str] | None = None) -> None:
     options = tyro.cli(Options, args=arguments, prog="python -m nerf.train")
     keep_memory()
     try:
+        together.join()
         sys.exit(_run(options))
     except (SceneError, ConfigError, RegisterError, BackendError, Collapse) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except together.Lost as error:
+        print(f"error: {error}. The last whole step is saved; torchrun --max-restarts goes on from it", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(3)  # to say goodbye to those who are lost would take as long again
 
 
 def open_run(options: Options, say: Callable[[str], None]) -> tuple[TrainConfig, Scene, Path]:
@@ -162,32 +170,51 @@ def open_run(options: Options, say: Callable[[str], None]) -> tuple[TrainConfig,
     """
     backend, said = choose(options.backend)
     say(said)
-    out = options.out or Path("runs") / options.scene.resolve().name
-    if options.resume:
+    out = folder_of(options)
+    here = (out / checkpoint.CHECKPOINT).is_file()
+    somewhere = together.anyone(here)  # asked by all, or those who ask wait for those who don't
+    if options.resume and (here or not somewhere):
         prepare(out, True)
         config = resumed(options, out, backend)
         scene = load_scene(options.scene, config.downscale)
     else:
         scene = load_scene(options.scene, options.downscale)
         config = configure(options, scene, backend)
-        moved = prepare(out, False)
+    if not options.resume:
+        moved = together.one_a_machine(lambda: prepare(out, False))
         if moved:
             say(moved)
+    out.mkdir(parents=True, exist_ok=True)
     say(scene.summary())
+    if not together.alone():
+        say(f"{together.world()} processes train together, this one with {torch.get_num_threads()} threads")
     say(_intention(config, scene, out))
-    Rig.of(scene).save(out)  # so that paths can be laid without the photos
+    if together.first():
+        Rig.of(scene).save(out)  # so that paths can be laid without the photos
     return config, scene, out
 
 
+def folder_of(options: Options) -> Path:
+    """The run's folder."""
+    return options.out or Path("runs") / options.scene.resolve().name
+
+
 def _run(options: Options) -> int:
-    config, scene, out = open_run(options, print)
+    out = folder_of(options)
+    if together.goes_on(out, (out / checkpoint.CHECKPOINT).is_file()):
+        options = dataclasses.replace(options, resume=True)
+    config, scene, out = open_run(options, print if together.first() else lambda _: None)
+    together.mark(out)
     final = _follow(config, scene, out, options.resume)
     if final is None:
-        print(f"saved. Go on with: python -m nerf.train --scene {options.scene} --out {out} --resume")
+        if together.first():
+            print(f"saved. Go on with: python -m nerf.train --scene {options.scene} --out {out} --resume")
         return 130
-    _report(final, out)
+    if together.first():
+        _report(final, out)
     if options.video:
-        _orbit(out, config.backend)
+        _orbit(out, config.backend, final, scene)
+    together.leave()
     return 0
 
 
@@ -203,22 +230,27 @@ def _intention(config: TrainConfig, scene: Scene, out: Path) -> str:
 
 def _follow(config: TrainConfig, scene: Scene, out: Path, resume: bool) -> Progress | None:
     """Show the run's progress. None where Ctrl-C or a termination ended it early."""
-    stop: list[int] = []
-    kept = {number: signal.signal(number, lambda *_: stop.append(1)) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop.asked = stop.agreed = False
+    kept = {number: signal.signal(number, lambda *_: stop.ask()) for number in (signal.SIGINT, signal.SIGTERM)}
     steps = train(config, scene, out, resume)
     shown, last = 0.0, None
-    bar: Any = tqdm(total=100, bar_format="{percentage:3.0f}%|{bar:24}| {elapsed} {postfix}", dynamic_ncols=True)
+    bar: Any = tqdm(
+        total=100, bar_format="{percentage:3.0f}%|{bar:24}| {elapsed} {postfix}", dynamic_ncols=True,
+        disable=not together.first(),
+    )  # fmt: skip
     try:
         for progress in steps:
             last = progress
-            if progress.note:
+            if progress.note and together.first():
                 bar.write(progress.note)
             if time.monotonic() - shown > 0.5:
                 shown = time.monotonic()
                 bar.n = round(100 * progress.fraction, 1)
                 bar.set_postfix_str(describe(progress), refresh=True)
-            if stop:
+            if stop.now(training=not progress.stage):
                 steps.close()  # saves
+                if not progress.stage:
+                    together.wait()  # for the one who writes: torchrun ends all when one has ended
                 return None
     finally:
         bar.close()
@@ -247,6 +279,9 @@ def _report(final: Progress, out: Path) -> None:
         print(f"held out, mean of {len(views)} views: {figures}; {took}")
     else:
         print(f"no view was held out, so there are no figures; {took}")
+    if "bytes_per_step" in metrics:
+        sent = metrics["bytes_per_step"] / 1e6
+        print(f"{metrics['processes']} processes; each sent {sent:.2f} MB a step to the others")
     if "poses" in metrics:
         print(remark(metrics["poses"]))
     print(
@@ -254,9 +289,14 @@ def _report(final: Progress, out: Path) -> None:
     )
 
 
-def _orbit(out: Path, backend: str) -> None:
-    model, _ = checkpoint.load_model(out, backend)
+def _orbit(out: Path, backend: str, final: Progress, scene: Scene) -> None:
+    if together.alone():
+        (model, _), rig = checkpoint.load_model(out, backend), Rig.load(out)
+    else:  # the folder may be on the first rank's machine alone
+        assert final.model is not None
+        model, rig = final.model, Rig.of(refined(final.model, scene))
     path = out / "orbit.mp4"
-    bar = partial(tqdm, desc="orbit", unit="frame", dynamic_ncols=True, leave=False)
-    render_video(model, Rig.load(out), "orbit", 60, path, progress=bar)
-    print(f"orbit video: {path}")
+    bar = partial(tqdm, desc="orbit", unit="frame", dynamic_ncols=True, leave=False, disable=not together.first())
+    render_video(model, rig, "orbit", 60, path, progress=bar)
+    if together.first():
+        print(f"orbit video: {path}")

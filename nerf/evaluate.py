@@ -22,6 +22,7 @@ from data.errors import SceneError
 from data.files import file_stem, write_atomically
 from data.films import VideoError, write_png
 from data.scene import Frame, Scene, load_scene
+from nerf import together
 from nerf.checkpoint import load_model, read_config
 from nerf.config import ConfigError
 from nerf.kernels import BackendError, choose, keep_memory
@@ -93,25 +94,30 @@ def evaluate(
     chosen = list(scene.test if frames is None else frames)
     if views is not None and views < len(chosen):
         chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, views).round().astype(int)]
-    return finished(evaluating(model, scene, progress(chosen) if progress is not None else chosen, out))
+    return finished(evaluating(model, scene, chosen, out, progress))
 
 
 def evaluating(
-    model: SceneModel, scene: Scene, frames: Iterable[Frame], out: Path | None = None
+    model: SceneModel,
+    scene: Scene,
+    frames: Sequence[Frame],
+    out: Path | None = None,
+    progress: Callable[[Sequence[Frame]], Iterable[Frame]] | None = None,
 ) -> Generator[int, None, dict[str, Any]]:
-    """`evaluate` a view at a time: yields how many are done, returns the figures."""
-    rows, seconds = [], 0.0
-    for done, frame in enumerate(frames, 1):
+    """`evaluate` a view at a time: yields how many are done, returns the figures. Ranks share the views."""
+    found: list[dict[str, Any] | None] = []
+    seconds = 0.0
+    mine = together.own(frames)
+    for done, frame in enumerate(mine if progress is None else progress(mine), 1):
         camera, at = frame.camera, instant(model, scene, frame)
         if model.poses is not None:
             camera = localize(model, frame, at, scene.masks_are_alpha)
         began = time.perf_counter()
         picture = render_image(model, camera, at, lens=frame.camera_id)
         seconds += time.perf_counter() - began
-        row = _compare(picture, frame, scene, out)
-        if row is not None:
-            rows.append(row)
-        yield done
+        found.append(_compare(picture, frame, scene, out))
+        yield min(done * together.world(), len(frames))
+    rows, seconds = [row for row in together.merged(found) if row is not None], sum(together.merged([seconds]))
     had = [name for name in FIGURES if name in ALWAYS or any(name in row for row in rows)]
     means = {name: _mean([row[name] for row in rows if name in row]) for name in had}
     motion = measured_motion(model, scene)

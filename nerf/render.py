@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from data.errors import SceneError
 from data.films import VideoError, write_png, write_video
+from nerf import together
 from nerf.checkpoint import load_model
 from nerf.config import ConfigError
 from nerf.kernels import BackendError, choose, keep_memory
@@ -109,10 +110,20 @@ def still(rig: Rig, name: str, time: float | None = None, photo: str | None = No
 def frames_of(
     model: SceneModel, film: Sequence[Shot], mode: Mode = "color", progress: Wrap | None = None
 ) -> Iterator[np.ndarray]:
-    """A film's frames as bytes, one after another. All have the middle instant's exposure: none flickers."""
+    """A film's frames as bytes, one after another. All have the middle instant's exposure: none flickers.
+
+    Ranks share the frames; the first one gets all of them, the others none.
+    """
     ranges = probe(model, film, mode)
-    for shot in progress(film) if progress is not None else film:
-        yield to_bytes(draw(model, shot, mode, ranges, look=0.5))
+
+    def frame(shot: Shot) -> np.ndarray:
+        return to_bytes(draw(model, shot, mode, ranges, look=0.5))
+
+    if together.alone():
+        yield from map(frame, progress(film) if progress is not None else film)
+        return
+    shown = progress(film) if progress is not None else film
+    yield from (picture for _, picture in zip(shown, together.in_turns(film, frame)))
 
 
 def render_video(
@@ -144,7 +155,8 @@ def render_video(
     """
     planned = shots(rig, path, frames, freeze, time, photo)
     film: list[Shot] = [(sized(camera, width, even=True, longest=LONGEST), instant) for camera, instant in planned]
-    return write_video(out, frames_of(model, film, mode, progress), fps)
+    drawn = frames_of(model, film, mode, progress)
+    return write_video(out, drawn, fps) if together.first() else len(film) + sum(1 for _ in drawn)
 
 
 def check(options: Options, rig: Rig, model: SceneModel) -> Options:

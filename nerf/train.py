@@ -21,7 +21,7 @@ from PIL import Image
 
 from data.files import write_atomically
 from data.scene import Frame, Scene
-from nerf import checkpoint
+from nerf import checkpoint, together
 from nerf.config import ConfigError, TrainConfig
 from nerf.evaluate import evaluating, instant
 from nerf.localize import refined
@@ -110,13 +110,17 @@ def train(
 
     A collapse (a loss that is no number, a scene that stays empty) starts again from another seed, once; a second
     one raises `Collapse`.
+
+    Several ranks (nerf/together.py) take every step together; the first one writes.
     """
+    everywhere, out = out, out if together.first() else None
     writer = _events(out)
     try:
         trainer = Trainer(config, scene)
-        if resume and out is not None:
-            checkpoint.restore(out, trainer)
+        if resume and everywhere is not None and (together.alone() or (everywhere / checkpoint.CHECKPOINT).is_file()):
+            checkpoint.restore(everywhere, trainer)
         yield from _registered(trainer, out)
+        together.share(trainer, checkpoint.save, checkpoint.restore)
         try:
             last = yield from _steps(trainer, out, writer)
         except Collapse as collapse:
@@ -126,8 +130,9 @@ def train(
             )
             trainer = again
             yield from _registered(trainer, out)
+            together.share(trainer, checkpoint.save, checkpoint.restore)
             last = yield from _steps(trainer, out, writer)
-        metrics = yield from _measured(trainer, out, last)
+        metrics = yield from _measured(trainer, out, last, everywhere)
         yield dataclasses.replace(last, note="", metrics=metrics)
     finally:
         if writer is not None:
@@ -154,7 +159,7 @@ def _steps(trainer: Trainer, out: Path | None, writer: Any) -> Generator[Progres
     meter = _Meter(trainer)
     progress = meter.progress({})
     saved = trainer.seconds
-    previews = [share for share in PREVIEWS if share > trainer.fraction] if out is not None else []
+    previews = [share for share in PREVIEWS if share > trainer.fraction]
     try:
         while trainer.fraction < 1:
             terms = trainer.advance()
@@ -163,9 +168,12 @@ def _steps(trainer: Trainer, out: Path | None, writer: Any) -> Generator[Progres
             if previews and trainer.fraction >= previews[0]:
                 previews = [share for share in previews if share > trainer.fraction]
                 note = preview(trainer, out / "previews") if out is not None else ""
-            if out is not None and trainer.seconds - saved > SAVE_EVERY:
-                checkpoint.save(out, trainer)
+                together.wait()
+            if trainer.seconds - saved > SAVE_EVERY:
+                if out is not None:
+                    checkpoint.save(out, trainer)
                 saved = trainer.seconds
+                together.wait()
             progress = meter.progress(terms, note)
             if writer is not None and trainer.step % 20 == 0:
                 _log(writer, progress)
@@ -181,13 +189,19 @@ def _steps(trainer: Trainer, out: Path | None, writer: Any) -> Generator[Progres
     return progress
 
 
-def _measured(trainer: Trainer, out: Path | None, last: Progress) -> Generator[Progress, None, dict[str, Any]]:
-    """Held-out figures, a view a `Progress`, and what the run took; returned, and written to metrics.json."""
+def _measured(
+    trainer: Trainer, out: Path | None, last: Progress, pictures: Path | None
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Held-out figures, a view a `Progress`, and what the run took; returned, and written to metrics.json.
+
+    pictures: the run's folder, for those of the views that fall to this rank.
+    """
     model, config, views = trainer.model.eval(), trainer.config, trainer.scene.test
     if out is not None:
         preview(trainer, out / "previews")
         Rig.of(refined(model, trainer.scene)).save(out)  # photos' cameras, as they were learned
-    work = evaluating(model, trainer.scene, views, None if out is None else out / "evaluation")
+    together.wait()
+    work = evaluating(model, trainer.scene, views, None if pictures is None else pictures / "evaluation")
     while True:
         try:
             done = next(work)
@@ -202,6 +216,8 @@ def _measured(trainer: Trainer, out: Path | None, last: Progress) -> Generator[P
         "backend": config.backend, "warp": config.model.warp is not None,
         "parameters": sum(p.numel() for p in model.parameters()),
     }  # fmt: skip
+    if trainer.exchange is not None:
+        metrics |= {"processes": together.world(), "bytes_per_step": trainer.exchange.bytes_per_step}
     if out is not None:
         write_atomically(out / "metrics.json", json.dumps(metrics, indent=2).encode())
     return metrics

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from data.scene import Scene
-from nerf import losses
+from nerf import losses, together
 from nerf.config import TrainConfig
+from nerf.exchange import Exchange
 from nerf.kernels.backends import load
 from nerf.kernels.space import constant
 from nerf.late import Late, Term
@@ -54,6 +55,7 @@ class Trainer:
         self.lenses = lenses.to(self.device)
         self.points = None if scene.points is None else scene.points.to(self.device)
         self.late = Late()
+        self.exchange = None if together.alone() else Exchange(self.model)
         self.optimizer = self._optimizer()
         self.step, self.seconds, self.rays = 0, 0.0, config.rays
         self.visited = 0  # samples asked for their density, over the whole run
@@ -115,12 +117,13 @@ class Trainer:
         before (`Late`)."""
         began = time.perf_counter()
         self._schedule()
-        batch = self.sampler.sample(self.rays, self.generator)
+        rays = self.rays  # of all ranks
+        batch = self.sampler.sample(together.part(rays), self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         numbers: list[Term] = []
         for chunk in self._chunks(batch):
             rendered, terms = self._losses(chunk)
-            share = len(chunk.rgb) / len(batch.rgb)
+            share = len(chunk.rgb) / rays
             loss: Tensor = torch.stack(list(terms.values())).sum()
             (loss * share).backward()
             terms["opacity"] = rendered.out.opacity.detach().mean()
@@ -128,12 +131,17 @@ class Trainer:
             numbers += [Term(name, value, share) for name, value in terms.items()]
             counts = {"visited": rendered.visited, "kept": rendered.kept, "rays": len(chunk.rgb)}
             numbers += [Term(name, value) for name, value in counts.items()]
+        if self.exchange is not None:
+            numbers, seconds = self.exchange.step(numbers)
         totals = self.late.exchange(numbers)
         self._check(totals)
         self.optimizer.step()
         self._after(*(int(totals[name]) for name in ("visited", "kept", "rays")))
         self.step += 1
-        self.seconds += time.perf_counter() - began
+        took = time.perf_counter() - began
+        if self.exchange is not None:
+            self.exchange.took, took = took, seconds
+        self.seconds += took
         return totals
 
     def _schedule(self) -> None:
@@ -216,15 +224,17 @@ class Trainer:
         assert model.warp is not None and rays.warp is not None
         if weights.elastic > 0:
             samples, shares = rendered.regularised
-            if 0 < weights.elastic_points < len(shares):
-                pick = self._choose(len(shares), weights.elastic_points)
+            count = max(together.part(weights.elastic_points), 1)
+            if weights.elastic_points > 0 and count < len(shares):
+                pick = self._choose(len(shares), count)
                 # An unbiased estimate of the whole sum from a uniform choice.
-                samples, shares = _pick(samples, pick), shares[pick] * (len(shares) / weights.elastic_points)
+                samples, shares = _pick(samples, pick), shares[pick] * (len(shares) / count)
             x = samples.points(rays.origins.detach(), rays.directions.detach())
             jacobian = model.warp.jacobian(x, rays.warp[samples.ray], self.bands)
             terms["elastic"] = weights.elastic * self._elastic_decay * losses.elastic(jacobian, shares, len(rays.near))
         if weights.background > 0 and self.points is not None and len(self.points):
-            points = self.points[self._choose(len(self.points), min(weights.background_points, len(self.points)))]
+            count = max(together.part(min(weights.background_points, len(self.points))), 1)
+            points = self.points[self._choose(len(self.points), count)]
             codes = model.warp_codes(self._choose(len(model.warp_codes.times), len(points)))
             moved = model.warp(points, codes, self.bands)
             half = model.warp.space.half
@@ -275,8 +285,10 @@ class Trainer:
             grid.fade()
             if self._settled:
                 with torch.no_grad():
-                    surveyed = self._rays(self.sampler.sample(grid.config.survey, self.generator))
+                    surveyed = self._rays(self.sampler.sample(together.part(grid.config.survey), self.generator))
                     survey(self.model, surveyed, self.generator, self.bands)
+                if self.exchange is not None:
+                    self.exchange.raise_to_highest(grid.values)
                 grid.decide()
         if self.config.samples:
             # While rays are full of fog, longer steps buy more of them; as it clears, steps shrink to their own length.
@@ -287,7 +299,7 @@ class Trainer:
             wanted = rays * self.config.samples / max(work, 1)
             self.rays = int(min(max(0.8 * self.rays + 0.2 * wanted, 256), 2 * self.config.samples))
         if self.device.type != "cpu":
-            self.room = math.ceil(SPARE * kept * self.rays / rays / ROOMS) * ROOMS
+            self.room = math.ceil(SPARE * kept * together.part(self.rays) / rays / ROOMS) * ROOMS
 
     def _check(self, totals: dict[str, float]) -> None:
         if not all(map(math.isfinite, totals.values())):
