@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from data.durations import seconds
 from data.errors import SceneError
+from data.films import VideoError
 from data.scene import Scene, load_scene
 from nerf import checkpoint
 from nerf.config import ConfigError, TrainConfig
@@ -147,8 +148,12 @@ def main(arguments: list[str] | None = None) -> None:
     keep_memory()
     try:
         sys.exit(_run(options))
-    except (SceneError, ConfigError, RegisterError, BackendError, Collapse) as error:
+    except (SceneError, ConfigError, RegisterError, BackendError, Collapse, VideoError) as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that can't be written
+        place = f"{error.filename}: expected a place that can be written, found: {error.strerror}"
+        print(f"error: {error if error.filename is None else place}", file=sys.stderr)
         sys.exit(2)
 
 
