@@ -9,9 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from data.errors import shown
 from data.files import optimizer_tensors, restore_optimizer, write_atomically
+from nerf.bounded import Bounded
 from nerf.config import ConfigError, TrainConfig, from_json, to_json
-from nerf.kernels.backends import choose, load
+from nerf.kernels.backends import Ops, choose, load
 from nerf.model import Geometry, SceneModel
 from nerf.states import CHECKPOINT, SaveError, State, read_newest, saved, write_state
 from nerf.trainer import Trainer
@@ -95,7 +97,11 @@ def _read_config(path: Path) -> RunConfig:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected JSON text, found a file that can't be read: {error}") from None
-    return from_json(RunConfig, text, path)
+    run: RunConfig = from_json(RunConfig, text, path)
+    seen = run.geometry
+    if not 0 < seen.near < seen.far or min(seen.space.half, seen.box.half, seen.reach) <= 0 or not seen.times:
+        raise ConfigError(f"{path}: geometry: expected 0 < near < far, sizes above 0 and times, found {shown(seen)}")
+    return run
 
 
 def read_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -108,6 +114,20 @@ def _announced(state: State) -> State:
     if state.note:
         warnings.warn(state.note, stacklevel=3)
     return state
+
+
+def _built(run: RunConfig, ops: Ops, tensors: dict[str, Tensor], path: Path) -> SceneModel:
+    """The model that a configuration describes. Raises ConfigError for one that is far larger than its checkpoint, before it
+    is there, and for one that can't be."""
+    most = 4 * sum(value.numel() for value in tensors.values()) + (1 << 22)
+    try:
+        with Bounded(most):
+            return SceneModel(run.train.model, run.geometry, ops)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
+        found = shown(str(error) or type(error).__name__)
+        raise ConfigError(
+            f"{path}: expected a model of the checkpoint's size, found one that can't be made: {found}"
+        ) from None
 
 
 def _fill(model: SceneModel, tensors: dict[str, Tensor], path: Path) -> None:
@@ -131,7 +151,7 @@ def load_model(folder: Path | str, backend: str = "auto") -> tuple[SceneModel, R
     folder = Path(folder)
     run = read_config(folder)
     state = _announced(read_newest(folder))
-    model = SceneModel(run.train.model, run.geometry, load(choose(backend)[0]))
+    model = _built(run, load(choose(backend)[0]), state.tensors, folder / CONFIG)
     _fill(model, state.tensors, state.path)
     return model.at_home().eval().requires_grad_(False), run
 

@@ -245,7 +245,7 @@ def _report(final: Progress, out: Path) -> None:
     views, took = metrics.get("views", []), f"{final.step} steps in {final.seconds:.0f} s"
     if views:
         named = (("psnr", 2, " dB"), ("ssim", 4, ""), ("flip", 4, ""))
-        figures = ", ".join(f"{name.upper()} {metrics[name]:.{digits}f}{unit}" for name, digits, unit in named)
+        figures = ", ".join(f"{name.upper()} {_figure(metrics[name], digits)}{unit}" for name, digits, unit in named)
         print(f"held out, mean of {len(views)} views: {figures}; {took}")
     else:
         print(f"no view was held out, so there are no figures; {took}")
@@ -254,6 +254,11 @@ def _report(final: Progress, out: Path) -> None:
     print(
         f"{out}: metrics.json, checkpoint.safetensors, previews/, evaluation/; TensorBoard: tensorboard --logdir {out}"
     )
+
+
+def _figure(value: float | None, digits: int) -> str:
+    """A mean; there is none where every view is exact."""
+    return "infinite" if value is None else f"{value:.{digits}f}"
 
 
 def _orbit(out: Path, backend: str) -> None:
