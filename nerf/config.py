@@ -162,12 +162,12 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
             if isinstance(option, type) and option.__name__ == value.get("class"):
                 return _decode_class(option, value, where)
         names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-        raise ConfigError(f"{where}: expected class {names}, found {shown(value.get('class'))}")
+        raise ConfigError(f"{where}: expected class {names}, found {shown(repr(value.get('class')))}")
     for option in options:
         if typing.get_origin(option) is tuple and isinstance(value, list):
             inner = typing.get_args(option)
             if inner[-1] is not ... and len(inner) != len(value):
-                raise ConfigError(f"{where}: expected {len(inner)} values, found {shown(value)}")
+                raise ConfigError(f"{where}: expected {len(inner)} values, found {shown(repr(value))}")
             return tuple(
                 _decode(inner[0] if inner[-1] is ... else inner[i], v, f"{where}[{i}]") for i, v in enumerate(value)
             )
@@ -177,14 +177,16 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
             except OverflowError:  # an integer of 400 digits
                 number = math.inf
             if not math.isfinite(number):
-                raise ConfigError(f"{where}: expected a finite number, found {shown(value)}")
+                raise ConfigError(f"{where}: expected a finite number, found {shown(repr(value))}")
             return number
         if isinstance(option, type) and isinstance(value, option) and not (option is int and isinstance(value, bool)):
             low = -(2**53) if where.endswith("seed") else 0
-            if option is int and not low <= value <= _most(where):
-                raise ConfigError(f"{where}: expected a whole number from {low} to {_most(where)}, found {shown(value)}")
+            if option is int and isinstance(value, int) and not low <= value <= _most(where):
+                raise ConfigError(
+                    f"{where}: expected a whole number from {low} to {_most(where)}, found {shown(repr(value))}"
+                )
             return value
-    raise ConfigError(f"{where}: expected {kind}, found {shown(value)}")
+    raise ConfigError(f"{where}: expected {kind}, found {shown(repr(value))}")
 
 
 def _most(where: str) -> int:

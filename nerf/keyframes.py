@@ -85,12 +85,12 @@ def read_path(whole: Any, rig: Rig, where: str) -> tuple[list[Keyframe], bool]:
         raise PathError(f"{where}: keyframes: expected a list of at least one keyframe, found none")
     units, odd = whole.get("units", "scene"), set(whole) - {"units", "loop", "keyframes"}
     if units not in ("scene", "file"):
-        raise PathError(f"{where}: units: expected scene or file, found {shown(units)}")
+        raise PathError(f"{where}: units: expected scene or file, found {shown(repr(units))}")
     if odd:
         raise PathError(f"{where}: expected units, loop and keyframes, found also {shown(', '.join(sorted(odd)))}")
     count, loop = len(whole["keyframes"]), whole.get("loop", False)
     if not isinstance(loop, bool):
-        raise PathError(f"{where}: loop: expected true or false, found {shown(loop)}")
+        raise PathError(f"{where}: loop: expected true or false, found {shown(repr(loop))}")
     even = np.arange(count) / max(count - (0 if loop else 1), 1)
     rows = enumerate(zip(whole["keyframes"], even.tolist()))
     return [_read(entry, time, rig, units == "file", f"{where}: keyframe {i}") for i, (entry, time) in rows], loop
@@ -127,7 +127,9 @@ def _read(entry: Any, time: float, rig: Rig, file_units: bool, where: str) -> Ke
 
 def _number(value: Any, low: float, high: float, where: str, unit: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise PathError(f"{where}: expected a number from {low} to {high} {unit}".rstrip() + f", found {shown(value)}")
+        raise PathError(
+            f"{where}: expected a number from {low} to {high} {unit}".rstrip() + f", found {shown(repr(value))}"
+        )
     return float(value)
 
 
@@ -140,7 +142,7 @@ def _read_pose(value: Any, where: str) -> ndarray:
     if pose.shape == (16,):
         pose = pose.reshape(4, 4)
     if pose.shape not in ((3, 4), (4, 4)) or not np.isfinite(pose).all():
-        raise PathError(f"{where}: pose: expected 4x4 finite numbers, found {shown(value)}")
+        raise PathError(f"{where}: pose: expected 4x4 finite numbers, found {shown(repr(value))}")
     left, size, right = np.linalg.svd(pose[:3, :3])
     if np.abs(size - 1).max() > 0.02 or np.linalg.det(left @ right) < 0:
         found = f"one of scales {size.round(3).tolist()} and determinant {np.linalg.det(pose[:3, :3]):.3f}"

@@ -27,6 +27,8 @@ from nerf import states
 from nerf import train as training
 from nerf.checkpoint import load_model, saved
 from nerf.config import TrainConfig
+from nerf.field import HashFieldConfig
+from nerf.model import MarchConfig
 from nerf.occupancy import OccupancyConfig
 from nerf.paths import Rig
 from nerf.presets import preset
@@ -40,11 +42,11 @@ def config_of(folder: Path, steps: int = STEPS) -> TrainConfig:
     """A moving scene's training, as small as it gets with all its parts."""
     scene = load_scene(folder)
     config = preset("instant", scene.moving, scene.background is not None)
-    field = replace(config.model.field, log2_rows=6, finest_resolution=32, levels=2)
-    assert config.model.warp is not None
-    warp = replace(config.model.warp, width=16, depth=2)
-    sampling = replace(config.model.sampling, occupancy=OccupancyConfig(resolution=8, every=4, survey=32, settle=8))
-    model = replace(config.model, field=field, warp=warp, sampling=sampling)
+    field, sampling, warp = config.model.field, config.model.sampling, config.model.warp
+    assert isinstance(field, HashFieldConfig) and isinstance(sampling, MarchConfig) and warp is not None
+    field = replace(field, log2_rows=6, finest_resolution=32, levels=2)
+    sampling = replace(sampling, occupancy=OccupancyConfig(resolution=8, every=4, survey=32, settle=8))
+    model = replace(config.model, field=field, warp=replace(warp, width=16, depth=2), sampling=sampling)
     return replace(config, model=model, scene=str(folder), steps=steps, rays=32, samples=300)
 
 
