@@ -236,9 +236,14 @@ def _numbers(words: list[str], count: int, path: Path, line: int) -> np.ndarray:
         raise mismatch(path, f"line {line}", f"{count} numbers", " ".join(words)) from None
     if len(values) < count:
         raise mismatch(path, f"line {line}", f"{count} numbers", f"{len(values)} (cut short)")
-    if not np.isfinite(values).all():
-        raise mismatch(path, f"line {line}", "finite numbers", " ".join(words))
     return values
+
+
+def _whole(values: np.ndarray, path: Path, line: int) -> list[int]:
+    """Ids and sizes."""
+    if not np.isfinite(values).all():
+        raise mismatch(path, f"line {line}", "whole numbers for ids and sizes", " ".join(map(str, values)))
+    return [int(v) for v in values]
 
 
 def _text_cameras(stem: Path) -> Iterator[tuple[int, Camera]]:
@@ -249,7 +254,7 @@ def _text_cameras(stem: Path) -> Iterator[tuple[int, Camera]]:
             continue
         if len(words) < 5:
             raise mismatch(path, f"line {line}", "id, model, width, height, parameters", text)
-        key, width, height = map(int, _numbers([words[0], *words[2:4]], 3, path, line).tolist())
+        key, width, height = _whole(_numbers([words[0], *words[2:4]], 3, path, line), path, line)
         values = _numbers(words[4:], 1, path, line)
         if words[1] not in _BY_NAME:
             raise mismatch(path, f"camera {key} model", f"one of {_SUPPORTED}", words[1])
@@ -265,7 +270,7 @@ def _text_images(source: Path) -> Iterator[tuple[str, int, np.ndarray, np.ndarra
         if len(words) < 10:
             raise mismatch(source, f"line {line}", "id, 4 + 3 numbers, camera, name", text)
         values = _numbers(words[:9], 9, source, line)
-        yield words[9].strip(), int(values[8]), values[1:5], values[5:8]
+        yield words[9].strip(), _whole(values[8:], source, line)[0], values[1:5], values[5:8]
 
 
 def _text_points(source: Path) -> np.ndarray | None:

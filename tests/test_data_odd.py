@@ -64,6 +64,18 @@ CASES: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
         ("transforms.json", "expected JSON text", "digits"),
     ),
     "a name of 300 letters": ("colmap-text", renamed("x" * 300), ("image", "expected a file", "found none")),
+    "a camera's id is no number": (
+        "colmap-text",
+        lambda p: (p / "sparse/0/images.txt").write_text(
+            (p / "sparse/0/images.txt").read_text().replace(" 7 left/shot_003.png", " nan left/shot_003.png")
+        ),
+        ("images.txt", "line", "whole numbers for ids and sizes", "found nan"),
+    ),
+    "a width without end": (
+        "colmap-text",
+        lambda p: (p / "sparse/0/cameras.txt").write_text("7 SIMPLE_PINHOLE 1e400 30 36 20 15\n"),
+        ("cameras.txt", "whole numbers for ids and sizes", "inf"),
+    ),
     "text for numbers": ("llff", array(np.zeros((12, 17), "<U3")), ("array", "nx17 numbers", "values of type <U3")),
     "times for numbers": (
         "llff",
@@ -90,7 +102,11 @@ CASES: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
         json_edit("transforms.json", set_at("w", to=1e7)),
         ("size", "at most 1000000 pixels a side"),
     ),
-    "a point beyond float32": ("colmap-text", far_points, ("points", "coordinates that scene units can tell", "found 4.8")),
+    "a point beyond float32": (
+        "colmap-text",
+        far_points,
+        ("points", "coordinates that scene units can tell", "found 4.8"),
+    ),
     "a near of nothing": ("nr-nerf", no_reach, ("cameras", "poses and depths that enclose a scene", "found near")),
 }
 
