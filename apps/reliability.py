@@ -12,13 +12,13 @@ import json
 import shutil
 import sys
 import tempfile
-import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal, get_args
 
 import tyro
 
@@ -31,6 +31,9 @@ from nerf.config import ConfigError
 
 MARKERS = ("<!-- reliability -->", "<!-- /reliability -->")
 KILLS, SPOILS = 0.2, 0.03  # shares of the time; the rest is for readers
+Part = Literal["kills", "disks", "states", "readers"]
+PARTS: tuple[Part, ...] = get_args(Part)
+FIGURES = "figures.json"
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,10 @@ class Options:
     """Repeat this one case alone, and show what comes of it."""
     out: Path | None = Path("docs/reliability.md")
     """A text whose table is replaced; None: none."""
+    only: tuple[Part, ...] = PARTS
+    """What is tried; of the rest the table gets the figures that are in the folder `--work`."""
     work: Path | None = None
-    """A folder for runs and cases, emptied first, on a disk that is quick. Default: a new one for the time being."""
+    """A folder for runs, cases and figures, on a disk that is quick. Default: a new one for the time being."""
 
 
 def measure(options: Options, work: Path) -> dict[str, Any]:
@@ -59,44 +64,69 @@ def measure(options: Options, work: Path) -> dict[str, Any]:
     budget = seconds(options.budget)
     if budget is None:
         raise ConfigError(f"--budget: expected a time such as 90s, 5m or 1h, found {options.budget!r}")
-    random = Random(options.first)
-    scene, run = crash.make(work / "runs")
-    print("an undisturbed run is there; killing others ...", flush=True)
-    kills = crash.killed(scene, run, work / "runs", KILLS * budget, random)
-    print(dict(kills), flush=True)
-    disks = crash.full_disks(scene, run, work / "runs")
-    print(disks if isinstance(disks, str) else dict(disks), flush=True)
-    spoils = crash.spoilt(run, work / "runs", SPOILS * budget, random)
-    print(dict(spoils), flush=True)
-    began = time.time()
-    left = (1 - KILLS - SPOILS) * budget
-    found = cage.fuzz(run, work / "cases", left, options.workers, options.first)
-    return {"kills": kills, "disks": disks, "spoils": spoils, "fuzz": found, "minutes": (time.time() - began) / 60}
+    random, runs = Random(options.first), work / "runs"
+    figures = json.loads((work / FIGURES).read_text()) if (work / FIGURES).is_file() else {}
+    scene, run = crash.make(runs)
+    readers = (1 - KILLS - SPOILS) * budget
+    tries: dict[Part, Callable[[], Any]] = {
+        "kills": lambda: crash.killed(scene, run, runs, KILLS * budget, random),
+        "disks": lambda: crash.full_disks(scene, run, runs),
+        "states": lambda: crash.spoilt(run, runs, SPOILS * budget, random),
+        "readers": lambda: (
+            cage.fuzz(run, work / "cases", readers, options.workers, options.first)
+            | {"seconds": readers, "workers": options.workers, "first": options.first}
+        ),
+    }
+    for part in options.only:
+        print(f"{part} ...", flush=True)
+        figures[part] = tries[part]()
+        (work / FIGURES).write_text(json.dumps(figures))
+    return figures
 
 
-def markdown(figures: dict[str, Any], options: Options) -> str:
-    """The figures as tables in Markdown."""
-    parts = [_table("Trainings killed (SIGKILL) at random moments", figures["kills"])]
-    disks = figures["disks"]
-    parts.append(
-        f"Small disks: not tried here ({disks}).\n" if isinstance(disks, str) else _table("Small disks", disks)
-    )
-    parts.append(_table("States of a run spoilt on disk", figures["spoils"]))
-    fuzz = figures["fuzz"]
-    total = sum(sum(pair) for pair in fuzz["counts"].values())
-    lines = ["| inputs with faults | tried | refused in a sentence | read |", "|---|---|---|---|"]
+def markdown(figures: dict[str, Any]) -> str:
+    """The figures as tables in Markdown, of the parts that were tried."""
+    parts, disks = [], figures.get("disks", {})
+    if "kills" in figures:
+        parts.append(_table("Trainings killed (SIGKILL) at random moments", figures["kills"]))
+    if disks:
+        parts.append(f"Small disks: not tried ({disks}).\n" if isinstance(disks, str) else _table("Small disks", disks))
+    if "states" in figures:
+        parts.append(_table("States of a run spoilt on disk", figures["states"]))
+    if "readers" in figures:
+        parts.append(_readers(figures["readers"]))
+    return "\n".join(parts)
+
+
+def _readers(fuzz: dict[str, Any]) -> str:
+    lines = ["| Inputs with faults | tried | refused in a sentence | read |", "|---|---|---|---|"]
     for name, (refused, read) in fuzz["counts"].items():
         lines.append(f"| {name} | {refused + read:,} | {refused:,} | {read:,} |")
     refused, read = (sum(pair[i] for pair in fuzz["counts"].values()) for i in range(2))
-    lines.append(f"| **all** | **{total:,}** | {refused:,} | {read:,} |")
+    lines.append(f"| **all** | **{refused + read:,}** | {refused:,} | {read:,} |")
     said = (
-        f"{figures['minutes']:.0f} minutes, {options.workers} at a time, from case {options.first}. Faults found: "
+        f"{fuzz['seconds'] / 60:.0f} minutes, {fuzz['workers']} at a time, from case {fuzz['first']}. Faults found: "
         f"{len(fuzz['faults'])}. The most memory of a process: {fuzz['peak'] / 1e6:.0f} MB."
     )
-    return "\n".join([*parts, "\n".join(lines), "", said, ""])
+    return "\n".join([*lines, "", said, ""])
 
 
-def _table(title: str, figures: Counter[str]) -> str:
+def wrong(figures: dict[str, Any]) -> bool:
+    """Whether anything was lost, read wrongly or not refused as it should be."""
+    kills, states = Counter(figures.get("kills", {})), Counter(figures.get("states", {}))
+    disks = figures.get("disks", {})
+    on_disks = Counter({} if isinstance(disks, str) else disks)
+    tried = on_disks["disks that were full"] + on_disks["disks that became read-only"]
+    return bool(
+        figures.get("readers", {}).get("faults")
+        or kills["runs that ended"] != kills["with the undisturbed run's bits"]
+        or kills["failed"]
+        or states["read wrongly"]
+        or tried != on_disks["went on to the undisturbed run's bits, given room"]
+    )
+
+
+def _table(title: str, figures: dict[str, int]) -> str:
     return "\n".join(
         [f"| {title} | |", "|---|---|", *(f"| {name} | {count:,} |" for name, count in figures.items()), ""]
     )
@@ -129,25 +159,19 @@ def main(arguments: list[str] | None = None) -> int:
             text = options.out.read_text()
             insert(text, "", options.out, MARKERS)  # a text without markers is said before the time is spent
         figures = measure(options, work)
-        found = markdown(figures, options)
+        found = markdown(figures)
         print(found)
         if options.out is not None:
             write_atomically(options.out, insert(text, f"\n{found}", options.out, MARKERS).encode())
-        faults = figures["fuzz"]["faults"]
-        for fault in faults[:20]:
+        for fault in figures.get("readers", {}).get("faults", [])[:20]:
             print(f"case {fault['case']}, {fault['target']}:\n{fault['fault']}", file=sys.stderr)
-        (work / "faults.json").write_text(json.dumps(faults, indent=1))
     except (ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
         if options.work is None and options.case is None:
             shutil.rmtree(work, ignore_errors=True)
-    kills, spoils = figures["kills"], figures["spoils"]
-    lost = (
-        kills["runs that ended"] - kills["with the undisturbed run's bits"] + kills["failed"] + spoils["read wrongly"]
-    )
-    return int(bool(faults or lost))
+    return int(wrong(figures))
 
 
 if __name__ == "__main__":

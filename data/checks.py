@@ -51,7 +51,7 @@ def check_rays(names: Sequence[str], cameras: Sequence[Camera], source: Path) ->
 PLAIN = 2  # gray levels within which photos are of one colour
 
 
-def warn_of_little(photos: Sequence[UInt8[Tensor, "h w 3"]], places: Float[np.ndarray, "n 3"], source: Path) -> None:
+def warn_of_little(photos: Sequence[UInt8[Tensor, "_ _ 3"]], places: Float[np.ndarray, "n 3"], source: Path) -> None:
     """Warn of training photos that a scene can't be learned from, though a network will fit them: they are all from one place
     (one photo is), so that they show no depth, or of one colour all over.
 

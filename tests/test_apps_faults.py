@@ -113,12 +113,27 @@ def test_spoilt_states_are_passed_over(made, tmp_path, monkeypatch):
 
 
 def test_the_page_gets_its_figures(tmp_path):
-    fuzz = {"counts": {"scene: LLFF": [1500, 20], "a view": [3, 4]}, "faults": [], "peak": 5e8}
-    figures = {
-        "kills": Counter(killed=7), "disks": "no mounts", "spoils": Counter(cut=1), "fuzz": fuzz, "minutes": 19.6
-    }  # fmt: skip
-    text = reliability.markdown(figures, reliability.Options(first=40))
+    counts = {"scene: LLFF": [1500, 20], "a view": [3, 4]}
+    readers = {"counts": counts, "faults": [], "peak": 5e8, "seconds": 1201.2, "workers": 1, "first": 40}
+    ended = {"runs that ended": 2, "with the undisturbed run's bits": 2}
+    figures = {"kills": {"killed": 7} | ended, "disks": "no mounts", "states": {"cut": 1}, "readers": readers}
+    text = reliability.markdown(figures)
     assert "| scene: LLFF | 1,520 | 1,500 | 20 |" in text and "| **all** | **1,527** | 1,503 | 24 |" in text
-    assert "| killed | 7 |" in text and "not tried here (no mounts)" in text
+    assert "| killed | 7 |" in text and "not tried (no mounts)" in text
     assert "20 minutes, 1 at a time, from case 40. Faults found: 0. The most memory of a process: 500 MB" in text
+    assert reliability.markdown({"states": {"cut": 1}}).count("|---|") == 1
     assert reliability.main(["--budget", "soon", "--out", "None"]) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"readers": {"faults": [{}]}},
+        {"kills": {"runs that ended": 2, "with the undisturbed run's bits": 1}},
+        {"kills": {"failed": 1}},
+        {"states": {"read wrongly": 1}},
+        {"disks": {"disks that were full": 1}},
+    ],
+)
+def test_what_is_wrong_is_told_by_the_exit_code(change):
+    assert reliability.wrong(change) and not reliability.wrong({"disks": "no mounts", "readers": {"faults": []}})
