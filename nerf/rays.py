@@ -13,7 +13,6 @@ from data.scene import Frame
 from nerf.kernels.space import constant
 from nerf.model import Geometry
 
-
 # Pixels of different lenses whose directions are kept rather than computed for every batch: 12 bytes and, where a lens has
 # to be undone, a microsecond of one processor each.
 MOST_KEPT, MOST_KEPT_ON_GPU = 1 << 23, 1 << 27

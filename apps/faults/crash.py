@@ -34,7 +34,7 @@ from nerf.paths import Rig
 from nerf.presets import preset
 from nerf.states import KEPT, read_newest
 
-STEPS = 60
+STEPS = 24
 _HOME = Path(__file__).parents[2]
 
 
@@ -100,8 +100,8 @@ def killed(scene: Path, run: Path, home: Path, seconds: float, random: Random) -
         if alive and process.pid is not None:
             os.kill(process.pid, signal.SIGKILL)
         process.join()
-        # One in ten is to end by itself, however fast the machine is at the moment.
-        longest *= 1.03 if alive else 0.75
+        # About one in six is to end by itself, however fast the machine is at the moment.
+        longest *= 1.1 if alive else 0.6
         figures["killed"] += alive
         figures["killed while a state was written"] += alive and (out / f"{states.CHECKPOINT}.tmp").exists()
         if saved(out):
