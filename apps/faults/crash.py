@@ -38,7 +38,7 @@ STEPS = 24
 _HOME = Path(__file__).parents[2]
 
 
-def config_of(folder: Path, steps: int = STEPS) -> TrainConfig:
+def config_of(folder: Path) -> TrainConfig:
     """A moving scene's training, as small as it gets with all its parts."""
     scene = load_scene(folder)
     config = preset("instant", scene.moving, scene.background is not None)
@@ -47,11 +47,12 @@ def config_of(folder: Path, steps: int = STEPS) -> TrainConfig:
     field = replace(field, log2_rows=6, finest_resolution=32, levels=2)
     sampling = replace(sampling, occupancy=OccupancyConfig(resolution=8, every=4, survey=32, settle=8))
     model = replace(config.model, field=field, warp=replace(warp, width=16, depth=2), sampling=sampling)
-    return replace(config, model=model, scene=str(folder), steps=steps, rays=32, samples=300)
+    return replace(config, model=model, scene=str(folder), steps=STEPS, rays=32, samples=300)
 
 
-def train(folder: Path, out: Path, steps: int = STEPS, said: list[str] | None = None) -> None:
-    """Train into `out`, from its last state if there is one, saving after every step; `said` gets what is said."""
+def train(folder: Path, out: Path, until: int = STEPS, said: list[str] | None = None) -> None:
+    """Train into `out`, from its last state if there is one, as far as step `until`, saving after every step; `said` gets what
+    is said."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     training.SAVE_EVERY = 0.0
@@ -59,10 +60,11 @@ def train(folder: Path, out: Path, steps: int = STEPS, said: list[str] | None = 
     if not (out / "cameras.json").exists():
         out.mkdir(parents=True, exist_ok=True)
         Rig.of(scene).save(out)
-    for progress in training.train(config_of(folder, steps), scene, out, resume=bool(saved(out))):
+    for progress in training.train(config_of(folder), scene, out, resume=bool(saved(out))):
         if said is not None:
             said += progress.note.splitlines()
-        if progress.step == steps and progress.stage:  # trained and saved; measuring is another matter
+        # Once it is trained it is saved; measuring is another matter.
+        if progress.step == until and (until < STEPS or progress.stage):
             break
 
 
