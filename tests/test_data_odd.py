@@ -76,6 +76,11 @@ CASES: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
         lambda p: (p / "sparse/0/cameras.txt").write_text("7 SIMPLE_PINHOLE 1e400 30 36 20 15\n"),
         ("cameras.txt", "whole numbers for ids and sizes", "inf"),
     ),
+    "an instant of 400 digits": (
+        "nerfies",
+        json_edit("metadata.json", set_at("shot_004", "warp_id", to=10**400)),
+        ("metadata.json", "shot_004.warp_id", "a whole number from 0", "found 1000"),
+    ),
     "text for numbers": ("llff", array(np.zeros((12, 17), "<U3")), ("array", "nx17 numbers", "values of type <U3")),
     "times for numbers": (
         "llff",
