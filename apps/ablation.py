@@ -156,12 +156,12 @@ def strip(options: Options, scene: Scene, rows: dict[str, dict[str, Any]]) -> np
     return np.asarray(picture)
 
 
-def insert(text: str, found: str, where: Path) -> str:
+def insert(text: str, found: str, where: Path, markers: tuple[str, str] = MARKERS) -> str:
     """`text` with what stands between its markers replaced."""
-    start, end = text.find(MARKERS[0]), text.find(MARKERS[1])
+    start, end = text.find(markers[0]), text.find(markers[1])
     if not 0 <= start < end:
-        raise ConfigError(f"{where}: expected the lines {' and '.join(MARKERS)} around a table, found none")
-    return f"{text[: start + len(MARKERS[0])]}\n{found}\n{text[end:]}"
+        raise ConfigError(f"{where}: expected the lines {' and '.join(markers)} around a table, found none")
+    return f"{text[: start + len(markers[0])]}\n{found}\n{text[end:]}"
 
 
 def run(options: Options) -> str:

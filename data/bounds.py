@@ -101,6 +101,12 @@ def focus(poses: np.ndarray) -> np.ndarray | None:
     return point if (depth > 0).mean() >= 0.8 else None
 
 
+def find_up(poses: torch.Tensor) -> torch.Tensor:
+    """The mean of the cameras' y axes "n 3 4", unit length; z where they point everywhere."""
+    mean = poses[:, :, 1].mean(0)
+    return mean / mean.norm() if mean.norm() > 1e-3 else torch.tensor([0.0, 0.0, 1.0])
+
+
 def _in_box(poses: np.ndarray, box: np.ndarray, transform: np.ndarray) -> Bounds:
     box = box @ transform[:3, :3].T + transform[:3, 3]
     centre = move_poses(poses, transform)[:, :, 3]

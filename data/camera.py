@@ -29,9 +29,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from data.errors import SceneError
+from data.errors import SceneError, shown
 
 MODELS = ("opencv", "fisheye")
+LARGEST = 1_000_000  # pixels a side
 _NEWTON_STEPS = 10  # float64 converges in at most 6 for lenses that can be inverted; the rest serve extreme corners
 _FISHEYE_STEPS = 20
 
@@ -67,6 +68,10 @@ class Camera:
             raise SceneError(f"camera: distortion: expected at most 8 coefficients, found {len(lens)}")
         if self.width < 1 or self.height < 1:
             raise SceneError(f"camera: size: expected at least 1x1 pixels, found {self.width}x{self.height}")
+        if max(self.width, self.height) > LARGEST:
+            raise SceneError(
+                f"camera: size: expected at most {LARGEST} pixels a side, found {shown((self.width, self.height))}"
+            )
         for name in ("fx", "fy"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise SceneError(f"camera: {name}: expected a positive number, found {getattr(self, name)}")

@@ -27,6 +27,7 @@ from data.shots import (
     find_image,
     hold_out,
     inside,
+    is_file,
     pick_folder,
     plain_lens,
     scaled_folders,
@@ -111,7 +112,7 @@ def read(path: Path, downscale: int = 1, split_every: int = 8) -> Capture:
 def _find(folder: Path, name: str, source: Path) -> Path | None:
     """The photo; folders of reduced photos often hold them with another extension."""
     file = inside(folder, name, source, "name")
-    return file if file.is_file() else find_image(file) or find_image(file.with_suffix(""))
+    return file if is_file(file) else find_image(file) or find_image(file.with_suffix(""))
 
 
 def _mask(folder: Path, name: str, source: Path) -> Path | None:
@@ -119,7 +120,7 @@ def _mask(folder: Path, name: str, source: Path) -> Path | None:
         return None
     file = inside(folder, name, source, "name")
     choices = (file.with_name(file.name + ".png"), *(file.with_suffix(e) for e in EXTENSIONS))
-    return next((m for m in choices if m.is_file()), None)
+    return next((m for m in choices if is_file(m)), None)
 
 
 def _pose(quaternion: np.ndarray, shift: np.ndarray, source: Path, name: str) -> np.ndarray:
@@ -238,6 +239,13 @@ def _numbers(words: list[str], count: int, path: Path, line: int) -> np.ndarray:
     return values
 
 
+def _whole(values: np.ndarray, path: Path, line: int) -> list[int]:
+    """Ids and sizes."""
+    if not np.isfinite(values).all():
+        raise mismatch(path, f"line {line}", "whole numbers for ids and sizes", " ".join(map(str, values)))
+    return [int(v) for v in values]
+
+
 def _text_cameras(stem: Path) -> Iterator[tuple[int, Camera]]:
     path = stem.with_suffix(".txt")
     for line, text in _lines(path):
@@ -246,7 +254,7 @@ def _text_cameras(stem: Path) -> Iterator[tuple[int, Camera]]:
             continue
         if len(words) < 5:
             raise mismatch(path, f"line {line}", "id, model, width, height, parameters", text)
-        key, width, height = _numbers([words[0], *words[2:4]], 3, path, line).astype(int).tolist()
+        key, width, height = _whole(_numbers([words[0], *words[2:4]], 3, path, line), path, line)
         values = _numbers(words[4:], 1, path, line)
         if words[1] not in _BY_NAME:
             raise mismatch(path, f"camera {key} model", f"one of {_SUPPORTED}", words[1])
@@ -262,7 +270,7 @@ def _text_images(source: Path) -> Iterator[tuple[str, int, np.ndarray, np.ndarra
         if len(words) < 10:
             raise mismatch(source, f"line {line}", "id, 4 + 3 numbers, camera, name", text)
         values = _numbers(words[:9], 9, source, line)
-        yield words[9].strip(), int(values[8]), values[1:5], values[5:8]
+        yield words[9].strip(), _whole(values[8:], source, line)[0], values[1:5], values[5:8]
 
 
 def _text_points(source: Path) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -12,9 +13,18 @@ class SceneError(ValueError):
 
 def mismatch(file: Path | str, field: str, expected: str, found: object) -> SceneError:
     """The sentence for one bad value: ``FILE: FIELD: expected X, found Y``. Long values are cut at 80 characters."""
-    text = found if isinstance(found, str) else repr(found)
+    place = os.sep.join(shown(part, 100) for part in str(file).split(os.sep))
+    return SceneError(f"{place}: {shown(field, 160)}: expected {expected}, found {shown(found)}")
+
+
+def shown(found: object, most: int = 80) -> str:
+    """A value as it stands in a sentence: on one line, of at most `most` characters."""
+    try:
+        text = found if isinstance(found, str) else repr(found)
+    except Exception:  # such as an array of characters that are none
+        text = f"a {type(found).__name__} that can't be shown"
     text = " ".join(text.split())
-    return SceneError(f"{file}: {field}: expected {expected}, found {text if len(text) <= 80 else text[:77] + '...'}")
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 class CaptureError(SceneError):

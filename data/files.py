@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
+CHECKSUM = "sha256"  # the metadata's entry
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that whoever reads `path`, even after a power cut, finds the old content or the new."""
+    draft = write_draft(path, data)
+    try:
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def write_draft(path: Path, data: bytes) -> Path:
+    """Write all of a file beside its place, on the disk itself when this returns; returns where. Nothing stays of a failure."""
     draft = path.with_name(path.name + ".tmp")
     try:
         with open(draft, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, path)
     except OSError:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong first is what is said
+            draft.unlink(missing_ok=True)
         raise
+    return draft
 
 
 def file_stem(name: str) -> str:
@@ -32,8 +48,27 @@ def file_stem(name: str) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file, as `write_atomically` does."""
-    write_atomically(path, save({name: value.detach().contiguous() for name, value in tensors.items()}, metadata))
+    """Write a safetensors file with its checksum, as `write_atomically` does."""
+    write_atomically(path, packed(tensors, metadata))
+
+
+def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file's bytes, with its `checksum` among the metadata."""
+    whole = {name: value.detach().contiguous() for name, value in tensors.items()}
+    rest = {name: text for name, text in metadata.items() if name != CHECKSUM}
+    return save(whole, rest | {CHECKSUM: checksum(whole, rest)})
+
+
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of all tensors, with their names, types and shapes, and of the metadata but for the checksum itself."""
+    digest = hashlib.sha256()
+    rest = {name: text for name, text in metadata.items() if name != CHECKSUM}
+    digest.update(json.dumps(rest, sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

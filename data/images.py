@@ -128,8 +128,6 @@ def _to_uint8(image: Image.Image, path: Path) -> tuple[np.ndarray, np.ndarray | 
         if gray.min() < 0 or gray.max() > 65535:
             raise mismatch(path, "pixels", "8 or 16 bits a channel", f"values from {gray.min()} to {gray.max()}")
         return np.repeat(to_uint8(gray / 257)[..., None], 3, -1), None
-    if image.mode == "F":
-        raise mismatch(path, "pixels", "8 or 16 bits a channel", "32-bit floating point")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         rgba = np.asarray(image.convert("RGBA"))
         return rgba[..., :3].copy(), rgba[..., 3].copy()
@@ -138,7 +136,8 @@ def _to_uint8(image: Image.Image, path: Path) -> tuple[np.ndarray, np.ndarray | 
 
 def _guarded(path: Path, use: Callable):
     try:
-        with Image.open(path) as image:
+        # Pillow would open any other kind by a photo's name too, PostScript with another program's help.
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
             return use(image)
     except FileNotFoundError:
         raise mismatch(path, "image", "a file", "none") from None
@@ -150,3 +149,5 @@ def _guarded(path: Path, use: Callable):
         raise mismatch(path, "image", "a PNG or JPEG", f"{path.stat().st_size} bytes of something else") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise mismatch(path, "image", "a whole PNG or JPEG", f"a broken one ({error})") from None
+    except MemoryError:
+        raise mismatch(path, "image", "one that fits in memory", "a larger one") from None

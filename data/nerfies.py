@@ -138,7 +138,7 @@ def _scales(root: Path) -> dict[int, Path]:
 
 def _id(meta: dict[str, Any], key: str, file: Path, name: str, default: int | None = None) -> int:
     value = meta.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 53:
         raise mismatch(file, f"{name}.{key}", "a whole number from 0", value)
     return value
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,15 +26,18 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from data.bounds import find_bounds, focus, move_poses
+from data.bounds import find_bounds, find_up, focus, move_poses
 from data.camera import Camera
+from data.checks import check_bounds, check_rays, moved_points, warn_of_little
 from data.errors import SceneError, mismatch
 from data.formats import find_reader
-from data.images import area_average, composite, plain_background, read_mask, read_pixels, to_uint8
+from data.images import area_average, composite, image_size, plain_background, read_mask, read_pixels, to_uint8
 from data.motion import SurfaceMotion, read_motion
 from data.shots import Capture, Shot, fit_lens, read_covisible
 
 _WHITE = (1.0, 1.0, 1.0)
+LARGE = 1 << 25  # pixels of a photo that is decoded by itself: eight at once might be more than the memory holds
+_ONE_LARGE = threading.Lock()
 
 
 @dataclass
@@ -144,8 +149,7 @@ def _assemble(capture: Capture, downscale: int) -> Scene:
     masks_are_alpha = any(p.cut_out for p in photos)
     background = _WHITE if masks_are_alpha else _plain_background(shots, photos)
     found = find_bounds(capture, background is not None)
-    if not (np.isfinite(found.box).all() and np.isfinite(found.transform).all() and 0 < found.near < found.far):
-        raise mismatch(capture.source, "cameras", "poses that enclose a scene", f"near {found.near}, far {found.far}")
+    check_bounds(found, capture.source)
     poses = torch.from_numpy(move_poses(np.stack([s.pose for s in shots]), found.transform)).float()
     times = _times(shots)
     ids = _dense_ids(shots, times)
@@ -156,9 +160,12 @@ def _assemble(capture: Capture, downscale: int) -> Scene:
             mask = torch.full(photo.image.shape[:2], 255, dtype=torch.uint8)
         camera = photo.lens.with_pose(poses[i])
         frames.append(Frame(shot.name, camera, photo.image, mask, *ids[i], times[i], photo.covisible))
-    points = capture.points
-    if points is not None:
-        points = points @ found.transform[:3, :3].T + found.transform[:3, 3]
+    points = None if capture.points is None else moved_points(capture.points, found.transform, capture.source)
+    training = [i for i, s in enumerate(shots) if not s.test]
+    warn_of_little(
+        [photos[i].image for i in training], np.stack([shots[i].pose[:, 3] for i in training]), capture.source
+    )
+    check_rays([f.name for f in frames], [f.camera for f in frames], capture.source)
     trained = {s.warp_id if s.warp_id is not None else t for s, t in zip(shots, times) if not s.test}
     held_out = {s.warp_id if s.warp_id is not None else t for s, t in zip(shots, times) if s.test}
     return Scene(
@@ -170,10 +177,10 @@ def _assemble(capture: Capture, downscale: int) -> Scene:
         near=found.near,
         far=found.far,
         bounded=found.bounded or background is not None,
-        points=None if points is None else torch.from_numpy(points).float(),
+        points=points,
         background=background,
         moving=capture.moving,
-        up=_up(poses),
+        up=find_up(poses),
         transform=torch.from_numpy(found.transform).float(),
         interpolate_test=capture.moving and not held_out <= trained,
         masks_are_alpha=masks_are_alpha,
@@ -188,11 +195,6 @@ def _plain_background(shots: Sequence[Shot], photos: Sequence[_Photo]) -> tuple[
         return None
     found = plain_background([p.image.numpy() for _, p in trained])
     return None if found is None else (found[0] / 255, found[1] / 255, found[2] / 255)
-
-
-def _up(poses: Tensor) -> Tensor:
-    mean = poses[:, :, 1].mean(0)
-    return mean / mean.norm() if mean.norm() > 1e-3 else torch.tensor([0.0, 0.0, 1.0])
 
 
 def _times(shots: Sequence[Shot]) -> list[float]:
@@ -253,6 +255,12 @@ def _load_all(shots: Sequence[Shot], source: Path, downscale: int) -> list[_Phot
 
 
 def _load(shot: Shot, source: Path, downscale: int) -> _Photo:
+    width, height = image_size(shot.image)
+    with _ONE_LARGE if width * height > LARGE else nullcontext():
+        return _decode(shot, source, downscale)
+
+
+def _decode(shot: Shot, source: Path, downscale: int) -> _Photo:
     rgb, opacity = read_pixels(shot.image, (shot.lens.width, shot.lens.height))
     size = rgb.shape[1], rgb.shape[0]
     lens = fit_lens(shot.lens, size, shot.image, source)

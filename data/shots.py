@@ -83,7 +83,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise mismatch(path, "file", "a JSON file", "none") from None
     except json.JSONDecodeError as error:
         raise mismatch(path, f"line {error.lineno}", "valid JSON", f"{error.msg} at column {error.colno}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a folder; bytes that are no text; a number of 5000 digits
         raise mismatch(path, "file", "JSON text", str(error)) from None
     if not isinstance(value, dict):
         raise mismatch(path, "top level", "a JSON object", f"a {type(value).__name__}")
@@ -106,6 +106,8 @@ def number(record: dict[str, Any], name: str, path: Path | str, default: float |
 def array(value: Any, shape: tuple[int | None, ...], path: Path | str, name: str) -> np.ndarray:
     """A finite float64 array of `shape` (None: any length). Raises SceneError otherwise."""
     expected = f"{_text(shape)} numbers"
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "fiub":
+        raise mismatch(path, name, expected, f"values of type {value.dtype}")
     try:
         result = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -175,10 +177,18 @@ def inside(root: Path, name: Any, path: Path, field_name: str) -> Path:
 
 def find_image(path: Path) -> Path | None:
     """`path`, or with one of the usual extensions added; None if there is no such file."""
-    if path.suffix and path.is_file():
+    if path.suffix and is_file(path):
         return path
     found = (path.with_name(path.name + e) for e in (*EXTENSIONS, *(e.upper() for e in EXTENSIONS)))
-    return next((p for p in found if p.is_file()), None)
+    return next((p for p in found if is_file(p)), None)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False for names that no file can have, such as one of 300 letters."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from data.durations import seconds
 from data.errors import SceneError
+from data.films import VideoError
 from data.scene import Scene, load_scene
 from nerf import checkpoint, together
 from nerf.config import ConfigError, TrainConfig
@@ -154,13 +155,17 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         together.join()
         sys.exit(_run(options))
-    except (SceneError, ConfigError, RegisterError, BackendError, Collapse) as error:
+    except (SceneError, ConfigError, RegisterError, BackendError, Collapse, VideoError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except together.Lost as error:
         print(f"error: {error}. The last whole step is saved; torchrun --max-restarts goes on from it", file=sys.stderr)
         sys.stderr.flush()
         os._exit(3)  # to say goodbye to those who are lost would take as long again
+    except OSError as error:  # a full disk, a folder that can't be written
+        place = f"{error.filename}: expected a place that can be written, found: {error.strerror}"
+        print(f"error: {error if error.filename is None else place}", file=sys.stderr)
+        sys.exit(2)
 
 
 def open_run(options: Options, say: Callable[[str], None]) -> tuple[TrainConfig, Scene, Path]:
@@ -275,7 +280,7 @@ def _report(final: Progress, out: Path) -> None:
     views, took = metrics.get("views", []), f"{final.step} steps in {final.seconds:.0f} s"
     if views:
         named = (("psnr", 2, " dB"), ("ssim", 4, ""), ("flip", 4, ""))
-        figures = ", ".join(f"{name.upper()} {metrics[name]:.{digits}f}{unit}" for name, digits, unit in named)
+        figures = ", ".join(f"{name.upper()} {_figure(metrics[name], digits)}{unit}" for name, digits, unit in named)
         print(f"held out, mean of {len(views)} views: {figures}; {took}")
     else:
         print(f"no view was held out, so there are no figures; {took}")
@@ -287,6 +292,11 @@ def _report(final: Progress, out: Path) -> None:
     print(
         f"{out}: metrics.json, checkpoint.safetensors, previews/, evaluation/; TensorBoard: tensorboard --logdir {out}"
     )
+
+
+def _figure(value: float | None, digits: int) -> str:
+    """A mean; there is none where every view is exact."""
+    return "infinite" if value is None else f"{value:.{digits}f}"
 
 
 def _orbit(out: Path, backend: str, final: Progress, scene: Scene) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from dataclasses import field as given
 from pathlib import Path
 from typing import Any
 
+from data.errors import shown
 from nerf.model import ModelConfig
 from nerf.register import RegisterConfig
 
@@ -146,6 +148,8 @@ def from_json(kind: type, text: str, where: Path | str) -> Any:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{where}: expected JSON, found a fault at line {error.lineno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits; a thousand brackets
+        raise ConfigError(f"{where}: expected JSON, found what can't be read: {shown(str(error))}") from None
     return _decode(kind, value, str(where))
 
 
@@ -158,20 +162,36 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
             if isinstance(option, type) and option.__name__ == value.get("class"):
                 return _decode_class(option, value, where)
         names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-        raise ConfigError(f"{where}: expected class {names}, found {value.get('class')!r}")
+        raise ConfigError(f"{where}: expected class {names}, found {shown(repr(value.get('class')))}")
     for option in options:
         if typing.get_origin(option) is tuple and isinstance(value, list):
             inner = typing.get_args(option)
             if inner[-1] is not ... and len(inner) != len(value):
-                raise ConfigError(f"{where}: expected {len(inner)} values, found {value!r}")
+                raise ConfigError(f"{where}: expected {len(inner)} values, found {shown(repr(value))}")
             return tuple(
                 _decode(inner[0] if inner[-1] is ... else inner[i], v, f"{where}[{i}]") for i, v in enumerate(value)
             )
         if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
+            try:
+                number = float(value)
+            except OverflowError:  # an integer of 400 digits
+                number = math.inf
+            if not math.isfinite(number):
+                raise ConfigError(f"{where}: expected a finite number, found {shown(repr(value))}")
+            return number
         if isinstance(option, type) and isinstance(value, option) and not (option is int and isinstance(value, bool)):
+            low = -(2**53) if where.endswith("seed") else 0
+            if option is int and isinstance(value, int) and not low <= value <= _most(where):
+                raise ConfigError(
+                    f"{where}: expected a whole number from {low} to {_most(where)}, found {shown(repr(value))}"
+                )
             return value
-    raise ConfigError(f"{where}: expected {kind}, found {value!r}")
+    raise ConfigError(f"{where}: expected {kind}, found {shown(repr(value))}")
+
+
+def _most(where: str) -> int:
+    """The largest whole number of a field: what is made one by one, layers and levels, ends soon."""
+    return 1024 if where.endswith(("depth", "levels")) else 2**53
 
 
 def _decode_class(kind: type, value: dict[str, Any], where: str) -> Any:
@@ -179,5 +199,5 @@ def _decode_class(kind: type, value: dict[str, Any], where: str) -> Any:
     given = {key: item for key, item in value.items() if key != "class"}
     if set(given) != set(hints):
         odd = sorted(set(given) ^ set(hints))
-        raise ConfigError(f"{where}: expected the fields of {kind.__name__}, found {odd} unknown or missing")
+        raise ConfigError(f"{where}: expected the fields of {kind.__name__}, found {shown(odd)} unknown or missing")
     return kind(**{key: _decode(hints[key], item, f"{where}: {key}") for key, item in given.items()})

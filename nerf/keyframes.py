@@ -36,8 +36,11 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from data.camera import Camera
+from data.errors import shown
 from data.files import write_atomically
 from nerf.rig import PathError, Rig
+
+FARTHEST = 1e6  # scene units from the origin along an axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +73,7 @@ def load_path(file: Path | str, rig: Rig) -> tuple[list[Keyframe], bool]:
         whole = json.loads(file.read_text())
     except FileNotFoundError:
         raise PathError(f"--path: expected orbit, spiral or a JSON file of keyframes, found no file {file}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PathError(f"{file}: expected JSON, found a file that can't be read: {error}") from None
     return read_path(whole, rig, str(file))
 
@@ -82,12 +85,12 @@ def read_path(whole: Any, rig: Rig, where: str) -> tuple[list[Keyframe], bool]:
         raise PathError(f"{where}: keyframes: expected a list of at least one keyframe, found none")
     units, odd = whole.get("units", "scene"), set(whole) - {"units", "loop", "keyframes"}
     if units not in ("scene", "file"):
-        raise PathError(f"{where}: units: expected scene or file, found {units!r}")
+        raise PathError(f"{where}: units: expected scene or file, found {shown(repr(units))}")
     if odd:
-        raise PathError(f"{where}: expected units, loop and keyframes, found also {', '.join(sorted(odd))}")
+        raise PathError(f"{where}: expected units, loop and keyframes, found also {shown(', '.join(sorted(odd)))}")
     count, loop = len(whole["keyframes"]), whole.get("loop", False)
     if not isinstance(loop, bool):
-        raise PathError(f"{where}: loop: expected true or false, found {loop!r}")
+        raise PathError(f"{where}: loop: expected true or false, found {shown(repr(loop))}")
     even = np.arange(count) / max(count - (0 if loop else 1), 1)
     rows = enumerate(zip(whole["keyframes"], even.tolist()))
     return [_read(entry, time, rig, units == "file", f"{where}: keyframe {i}") for i, (entry, time) in rows], loop
@@ -103,7 +106,7 @@ def save_path(file: Path | str, keyframes: list[Keyframe], loop: bool = False) -
 def _read(entry: Any, time: float, rig: Rig, file_units: bool, where: str) -> Keyframe:
     keys = set(entry) if isinstance(entry, dict) else set()
     if len(keys & {"pose", "photo"}) != 1 or keys - {"pose", "photo", "fov", "time"}:
-        found = ", ".join(sorted(keys)) if keys else repr(entry)[:60]
+        found = shown(", ".join(sorted(keys)) if keys else entry)
         raise PathError(f"{where}: expected pose or photo, and perhaps fov and time, found {found}")
     fov = field_of_view(rig.lens)
     if "photo" in entry:
@@ -114,13 +117,19 @@ def _read(entry: Any, time: float, rig: Rig, file_units: bool, where: str) -> Ke
         if file_units:
             linear, shift = rig.transform[:3, :3], rig.transform[:3, 3]
             pose = np.c_[linear @ pose[:, :3] / np.cbrt(np.linalg.det(linear)), linear @ pose[:, 3] + shift]
+    if np.abs(pose[:, 3]).max() > FARTHEST:
+        raise PathError(
+            f"{where}: pose: expected a place within {FARTHEST:g} scene units, found {shown(pose[:, 3].tolist())}"
+        )
     fov = _number(entry.get("fov", fov), 1, 170, f"{where}: fov", "degrees")
     return Keyframe(pose, fov, _number(entry.get("time", time), 0, 1, f"{where}: time", ""))
 
 
 def _number(value: Any, low: float, high: float, where: str, unit: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise PathError(f"{where}: expected a number from {low} to {high} {unit}".rstrip() + f", found {value!r}")
+        raise PathError(
+            f"{where}: expected a number from {low} to {high} {unit}".rstrip() + f", found {shown(repr(value))}"
+        )
     return float(value)
 
 
@@ -128,12 +137,12 @@ def _read_pose(value: Any, where: str) -> ndarray:
     """A pose with an orthonormal rotation; digits lost in a file are made up for."""
     try:
         pose = np.array(value, dtype=float)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         pose = np.zeros(0)
     if pose.shape == (16,):
         pose = pose.reshape(4, 4)
     if pose.shape not in ((3, 4), (4, 4)) or not np.isfinite(pose).all():
-        raise PathError(f"{where}: pose: expected 4x4 finite numbers, found {str(value)[:60]}")
+        raise PathError(f"{where}: pose: expected 4x4 finite numbers, found {shown(repr(value))}")
     left, size, right = np.linalg.svd(pose[:3, :3])
     if np.abs(size - 1).max() > 0.02 or np.linalg.det(left @ right) < 0:
         found = f"one of scales {size.round(3).tolist()} and determinant {np.linalg.det(pose[:3, :3]):.3f}"

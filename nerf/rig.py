@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from data import bounds
 from data.camera import Camera
-from data.errors import SceneError
+from data.errors import shown
 from data.files import write_atomically
 from data.scene import Frame, Scene
 
@@ -96,7 +96,9 @@ class Rig:
         if len(found) == 1:
             return found[0]
         some = ", ".join(p.name for p in (found or self.photos)[:4]) + " ..."
-        raise PathError(f"--photo {name}: expected a photo's name, found {len(found) or 'none'} called so among {some}")
+        raise PathError(
+            f"--photo {shown(name)}: expected a photo's name, found {len(found) or 'none'} called so among {shown(some, 200)}"
+        )
 
     def save(self, folder: Path) -> None:
         """Write cameras.json into a run's folder."""
@@ -126,10 +128,15 @@ class Rig:
             photos = tuple(_read_photo(entry) for entry in saved["photos"])
             focus, up, transform = (np.array(saved[name], dtype=float) for name in ("focus", "up", "transform"))
             rig = Rig(photos, focus, up, float(saved["near"]), float(saved["far"]), transform, bool(saved["moving"]))
-        except (ValueError, KeyError, TypeError, SceneError) as error:
-            raise PathError(f"{path}: expected the cameras of a run, found what can't be read: {error!r}") from None
+        except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError, AttributeError) as error:
+            raise PathError(
+                f"{path}: expected the cameras of a run, found what can't be read: {shown(error)}"
+            ) from None
         if not rig.trained or (focus.shape, up.shape, transform.shape) != ((3,), (3,), (4, 4)):
             raise PathError(f"{path}: expected photos, focus (3), up (3) and transform (4x4), found none or odd shapes")
+        numbers = np.concatenate([focus, up, transform.ravel(), [rig.near, rig.far], _poses(photos).ravel()])
+        if not np.isfinite(numbers).all() or not 0 < rig.near < rig.far or not all(0 <= p.time <= 1 for p in photos):
+            raise PathError(f"{path}: expected finite places, 0 < near < far and times from 0 to 1, found others")
         return rig
 
 
@@ -144,6 +151,8 @@ def _read_photo(entry: dict[str, Any]) -> Photo:
     pose = torch.tensor(entry["pose"], dtype=torch.float32)
     if pose.shape != (3, 4):
         raise ValueError(f"{entry['name']}: a pose of shape {tuple(pose.shape)}")
+    if not all(isinstance(entry[name], int) for name in ("width", "height")):
+        raise ValueError(f"{entry['name']}: a width or height that is no whole number")
     camera = Camera(pose, **{name: entry[name] for name in _LENS}, distortion=tuple(entry["distortion"]))
     return Photo(str(entry["name"]), camera, float(entry["time"]), bool(entry["held_out"]))
 

@@ -251,7 +251,7 @@ def mark(out: Path) -> None:
         (out / JOB).write_text(name)
 
 
-def share(trainer: Trainer, save: Callable[[Path, Trainer], None], restore: Callable[[Path, Trainer], None]) -> None:
+def share(trainer: Trainer, save: Callable[[Path, Trainer], None], restore: Callable[[Path, Trainer], object]) -> None:
     """Give every rank the state of the one that is furthest, and random numbers of its own.
 
     It travels as the files of a checkpoint, which `save` writes and `restore` reads, so ranks needn't share a disk.

@@ -8,9 +8,13 @@ uninterrupted run would have had.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
+import os
+import shutil
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +37,7 @@ from nerf.trainer import Collapse, Trainer
 
 SAVE_EVERY = 60.0  # seconds of training between checkpoints
 PREVIEWS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the run
+ROOM = 1 << 16  # bytes that a disk must have left for the curves
 PREVIEW_WIDTH = 400  # pixels; larger views are previewed smaller
 
 
@@ -118,7 +123,9 @@ def train(
     try:
         trainer = Trainer(config, scene)
         if resume and everywhere is not None and (together.alone() or (everywhere / checkpoint.CHECKPOINT).is_file()):
-            checkpoint.restore(everywhere, trainer)
+            note = checkpoint.restore(everywhere, trainer)
+            if note:
+                yield dataclasses.replace(_Meter(trainer).progress({}), note=note)
         yield from _registered(trainer, out)
         together.share(trainer, checkpoint.save, checkpoint.restore)
         try:
@@ -136,7 +143,8 @@ def train(
         yield dataclasses.replace(last, note="", metrics=metrics)
     finally:
         if writer is not None:
-            writer.close()
+            with suppress(OSError):  # a full disk: `_log` has said so
+                writer.close()
 
 
 def _registered(trainer: Trainer, out: Path | None) -> Generator[Progress, None, None]:
@@ -171,12 +179,12 @@ def _steps(trainer: Trainer, out: Path | None, writer: Any) -> Generator[Progres
                 together.wait()
             if trainer.seconds - saved > SAVE_EVERY:
                 if out is not None:
-                    checkpoint.save(out, trainer)
+                    note = "\n".join(filter(None, (note, checkpoint.try_save(out, trainer))))
                 saved = trainer.seconds
                 together.wait()
             progress = meter.progress(terms, note)
-            if writer is not None and trainer.step % 20 == 0:
-                _log(writer, progress)
+            if writer is not None and trainer.step % 20 == 0 and (fault := _log(writer, progress)):
+                writer, progress = None, dataclasses.replace(progress, note="\n".join(filter(None, (note, fault))))
             yield progress
     except Collapse:
         raise  # a state that has gone nowhere must not replace one that can be resumed
@@ -224,15 +232,18 @@ def _measured(
 
 
 def preview(trainer: Trainer, folder: Path) -> str:
-    """Write a held-out view (of training, where none is held out), photo left, rendering right; says where."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a held-out view (of training, where none is held out), photo left, rendering right; says where, or why not."""
     frames = trainer.scene.test or refined(trainer.model, trainer.scene).train
     frame = frames[len(frames) // 2]
     photo, camera = _small(frame)
     picture = render_image(trainer.model, camera, instant(trainer.model, trainer.scene, frame), lens=frame.camera_id)
     pair = torch.cat([photo, picture.rgb], dim=1)
     path = folder / f"{trainer.step:06d}.png"
-    Image.fromarray((pair * 255).round().to(torch.uint8).numpy()).save(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pair * 255).round().to(torch.uint8).numpy()).save(path)
+    except OSError as error:
+        return f"{path}: not written: {error.strerror or error}"
     return f"{path}: view {frame.name} at {psnr(picture.rgb, photo):.2f} dB"
 
 
@@ -259,12 +270,20 @@ def _events(out: Path | None) -> Any:
     return SummaryWriter(str(out))
 
 
-def _log(writer: Any, progress: Progress) -> None:
-    writer.add_scalar("train/psnr", progress.psnr, progress.step)
-    writer.add_scalar("train/loss", progress.loss, progress.step)
-    writer.add_scalar("rate/samples_per_second", progress.samples_per_second, progress.step)
-    for name, value in progress.terms.items():
-        writer.add_scalar(f"terms/{name}", value, progress.step)
+def _log(writer: Any, progress: Progress) -> str:
+    """Add a step to the curves; says why they end here, or ""."""
+    try:
+        # Its own thread writes: it would end in a traceback.
+        if shutil.disk_usage(writer.log_dir).free < ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        writer.add_scalar("train/psnr", progress.psnr, progress.step)
+        writer.add_scalar("train/loss", progress.loss, progress.step)
+        writer.add_scalar("rate/samples_per_second", progress.samples_per_second, progress.step)
+        for name, value in progress.terms.items():
+            writer.add_scalar(f"terms/{name}", value, progress.step)
+    except OSError as error:
+        return f"{writer.log_dir}: TensorBoard's curves end at step {progress.step}: {error.strerror or error}"
+    return ""
 
 
 def prepare(out: Path, resume: bool) -> str:
@@ -272,7 +291,7 @@ def prepare(out: Path, resume: bool) -> str:
 
     Returns what was done, or "".
     """
-    there = (out / checkpoint.CHECKPOINT).exists()
+    there = bool(checkpoint.saved(out))
     if resume and not there:
         raise ConfigError(f"--resume: expected a checkpoint in {out}, found none; train without --resume first")
     said = ""

@@ -12,12 +12,23 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nerf import checkpoint
-from nerf.checkpoint import CHECKPOINT, CONFIG, load_model, read_config, read_state, restore, save, write_atomically
+from nerf.checkpoint import (
+    CHECKPOINT,
+    CONFIG,
+    SaveError,
+    load_model,
+    read_config,
+    read_state,
+    restore,
+    save,
+    write_atomically,
+)
 from nerf.config import ConfigError, LossConfig, OptimizerConfig, TrainConfig
 from nerf.field import HashFieldConfig, NerfFieldConfig
 from nerf.model import Geometry, HierarchicalConfig, MarchConfig, ModelConfig
 from nerf.occupancy import OccupancyConfig
 from nerf.rays import Rays
+from nerf.train import train
 from nerf.trainer import Trainer
 from nerf.volume import render_rays
 from nerf.warp import WarpConfig
@@ -245,7 +256,7 @@ def test_a_save_that_fails_leaves_a_run_that_loads(run, monkeypatch, step):
         monkeypatch.setattr(builtins, "open", half_open)
     else:
         monkeypatch.setattr(os, "fsync", fail_late)
-    with pytest.raises(DiskFull):
+    with pytest.raises(SaveError, match=r"no space left on device; checkpoint.safetensors of before stays"):
         save(run, trained("march, moving", 4))
     monkeypatch.undo()
     after, counted = read_state(run)
@@ -255,3 +266,37 @@ def test_a_save_that_fails_leaves_a_run_that_loads(run, monkeypatch, step):
 
 def test_a_finished_write_leaves_no_drafts(run):
     assert sorted(p.name for p in run.iterdir()) == [CHECKPOINT, CONFIG]
+
+
+def test_what_reads_a_run_takes_the_state_before_a_damaged_one_and_says_so(run):
+    later = trained("march, moving", 4)
+    save(run, later)
+    spoilt = bytearray((run / CHECKPOINT).read_bytes())
+    spoilt[-5] ^= 1
+    (run / CHECKPOINT).write_bytes(spoilt)
+    (run / CONFIG).write_text((run / CONFIG).read_text()[:200])
+    with pytest.warns(UserWarning) as caught:
+        load_model(run, "reference")
+    said = [str(warning.message) for warning in caught]
+    assert [("config.json" in s, "of step 2" in s) for s in said] == [(True, False), (False, True)], said
+    again = Trainer(config("march, moving"), world())
+    assert restore(run, again) in said[1] and again.step == 2
+    for _ in range(2):
+        again.advance()
+    left, right = bits(later), bits(again)
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+
+
+def test_training_goes_on_where_nothing_can_be_saved_and_ends_in_a_sentence(tmp_path, monkeypatch):
+    def full(*_):
+        raise SaveError("x: expected a place for 1.0 MB, found: No space left on device")
+
+    monkeypatch.setattr("nerf.train.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("nerf.checkpoint.write_state", full)
+    monkeypatch.setattr("nerf.train.ROOM", 1 << 62)  # no disk has so much left: the curves end
+    notes, steps = [], train(config(steps=20, rays=16, samples=200), world(), tmp_path)
+    with pytest.raises(SaveError, match="No space left"):
+        for progress in steps:
+            notes += progress.note.splitlines()
+    assert progress.step == 20 and len([n for n in notes if n.startswith("not saved: x: expected a place")]) == 20
+    assert len([n for n in notes if "TensorBoard's curves end at step 20: No space left" in n]) == 1

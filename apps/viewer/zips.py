@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
+from data.errors import shown
+
 _PIECE = 1 << 20
 _BROKEN = (BadZipFile, EOFError, NotImplementedError, RuntimeError, UnicodeError, ValueError, struct.error, zlib.error)
 
@@ -47,7 +49,7 @@ def open_entries(path: Path, error: type[ValueError]) -> Iterator[list[Entry]]:
     except _BROKEN as problem:
         if isinstance(problem, error):
             raise
-        raise error(f"{path.name}: expected a whole zip, found a broken one ({problem})") from None
+        raise error(f"{path.name}: expected a whole zip, found a broken one ({shown(str(problem))})") from None
 
 
 def _fault(info: ZipInfo) -> str | None:
