@@ -201,9 +201,9 @@ def foresee(shares: list[Share], adding: float) -> None:
         print(f"| {name} | " + " | ".join(f"{1e3 * s:.0f} ms, {alone / s:.1f} times as fast" for s in steps) + " |")
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns its exit code."""
-    options = tyro.cli(Options, prog="python -m apps.benchmark_ranks")
+    options = tyro.cli(Options, args=arguments, prog="python -m apps.benchmark_ranks")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for the runs: ranks that wait must not take others' cores
     keep_memory()
     if options.seeds:

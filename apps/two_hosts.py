@@ -203,9 +203,9 @@ def tell(options: Options, cable: Cable, place: Path) -> None:
     )
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns its exit code: 0, 2 where namespaces can't be had."""
-    options = tyro.cli(Options, prog="python -m apps.two_hosts")
+    options = tyro.cli(Options, args=arguments, prog="python -m apps.two_hosts")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that hosts and cable are taken away then too
     try:
         with tempfile.TemporaryDirectory() as temporary, Cable(HOSTS, options.rate, options.delay) as cable:

@@ -22,8 +22,9 @@ def check_bounds(bounds: Bounds, source: Path) -> None:
     """Raises SceneError for bounds that enclose nothing, or that no ray can be marched between."""
     finite = np.isfinite(bounds.box).all() and np.isfinite(bounds.transform).all() and np.isfinite(bounds.far)
     if not (finite and NEAREST * bounds.far < bounds.near < bounds.far and (np.ptp(bounds.box, axis=0) > 0).all()):
-        found = f"near {bounds.near:g}, far {bounds.far:g}"
-        raise mismatch(source, "cameras", "poses and depths that enclose a scene", found)
+        raise mismatch(
+            source, "cameras", "poses and depths that enclose a scene", f"near {bounds.near:g}, far {bounds.far:g}"
+        )
 
 
 def moved_points(points: Float[np.ndarray, "n 3"], transform: Float[np.ndarray, "4 4"], source: Path) -> Tensor:

@@ -57,6 +57,7 @@ def array(value: Any) -> bytes:
 
 
 def blender() -> Files:
+    """The original NeRF scenes' `transforms_train.json` and its kind."""
     rows = [{"file_path": f"./photos/{n}", "transform_matrix": whole(p)} for n, p in zip(NAMES, poses())]
     angle = 2 * math.atan(0.5 * WIDTH / FOCAL)
     return {
@@ -67,6 +68,7 @@ def blender() -> Files:
 
 
 def instant_ngp() -> Files:
+    """instant-ngp's `transforms.json`."""
     top = {"fl_x": FOCAL, "fl_y": FOCAL, "cx": 4.0, "cy": 3.0, "w": WIDTH, "h": HEIGHT, "aabb_scale": 4, "scale": 0.33}
     rows: list[dict[str, Any]] = [
         {"file_path": f"images/{n}.jpg", "transform_matrix": whole(p), "mask_path": f"masks/{n}.png", "time": 0.1 * i}
@@ -80,6 +82,7 @@ def instant_ngp() -> Files:
 
 
 def nerfstudio() -> Files:
+    """nerfstudio's `transforms.json`."""
     lens = {"fl_x": FOCAL, "fl_y": FOCAL, "cx": 4.0, "cy": 3.0, "w": WIDTH, "h": HEIGHT, "k1": 0.01, "p1": 0.001}
     names = [f"images/{n}.png" for n in NAMES]
     rows = [{"file_path": n, "transform_matrix": whole(p), **lens} for n, p in zip(names, poses())]
@@ -91,6 +94,7 @@ def nerfstudio() -> Files:
 
 
 def nerfies() -> Files:
+    """A tree of Nerfies."""
     files: Files = {}
     for i, (name, pose) in enumerate(zip(NAMES, poses())):
         right, up, back, eye = pose.T
@@ -124,6 +128,7 @@ def _motion() -> bytes:
 
 
 def llff() -> Files:
+    """`poses_bounds.npy`."""
     rows = []
     for pose in poses():
         right, up, back, eye = pose.T
@@ -135,6 +140,7 @@ def llff() -> Files:
 
 
 def nr_nerf() -> Files:
+    """NR-NeRF's `precomputed.json`."""
     size = np.array([[HEIGHT], [WIDTH], [FOCAL]])
     record = {"poses": [np.c_[p, size].tolist() for p in poses()], "bds": [[1.8, 4.2]] * COUNT}
     return {**{f"images/{n}.png": photo(i) for i, n in enumerate(NAMES)}, "precomputed.json": as_json(record)}
@@ -154,6 +160,7 @@ def _colmap() -> tuple[Files, list[tuple[Any, ...]], np.ndarray]:
 
 
 def colmap_binary() -> Files:
+    """COLMAP's binary model."""
     files, rows, points = _colmap()
     images = struct.pack("<Q", len(rows))
     for *numbers, name in rows:
@@ -166,6 +173,7 @@ def colmap_binary() -> Files:
 
 
 def colmap_text() -> Files:
+    """COLMAP's text model."""
     files, rows, points = _colmap()
     images = "# images\n" + "".join(" ".join(map(str, row)) + "\n3.0 4.0 -1\n" for row in rows)
     cloud = "# points\n" + "".join(f"{i} {' '.join(map(str, p))} 9 9 9 0.5 1 0\n" for i, p in enumerate(points))
@@ -175,6 +183,7 @@ def colmap_text() -> Files:
 
 
 def polycam() -> Files:
+    """Polycam's keyframes."""
     files: Files = {}
     for i, (name, pose) in enumerate(zip(NAMES, poses())):
         record = {f"t_{row}{column}": float(pose[row, column]) for row in range(3) for column in range(4)}
@@ -185,6 +194,7 @@ def polycam() -> Files:
 
 
 def record3d() -> Files:
+    """Record3D's `metadata`."""
     rows = [[0.1 * i, 0.2, 0.3, 0.9, 1.0 + i, 0.5, 0.2] for i in range(COUNT)]
     record = {"w": WIDTH, "h": HEIGHT, "K": [FOCAL, 0, 0, 0, FOCAL, 0, 4.0, 3.0, 1], "poses": rows}
     return {**{f"rgbd/{i}.jpg": photo(i, form="JPEG") for i in range(COUNT)}, "metadata": as_json(record)}
