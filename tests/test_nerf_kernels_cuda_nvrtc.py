@@ -42,7 +42,7 @@ def networks(architecture: int, format: str) -> tuple:
     """Which networks are compiled: on sm_86 all, elsewhere those whose kernels have most registers. Formats differ by one
     instruction, so the second one isn't compiled everywhere either: both spare time."""
     if format == "bfloat16":
-        return (COLOR,) if architecture in (80, 120) else ()
+        return (COLOR,) if architecture == 80 else ()
     return ALL if architecture == 86 else (COLOR, SIREN)
 
 
@@ -63,8 +63,9 @@ def programs(architecture: int) -> list[tuple[str, Options]]:
             found.append(("frame.cu", given))
         for network in networks(architecture, format):
             made = shape(format, network)
-            backward = "mlp_backward.cu" if made.backward_at_once() else "mlp_rows.cu"
-            found += [("mlp_forward.cu", made.options()), (backward, made.options())]
+            found.append(("mlp_backward.cu" if made.backward_at_once() else "mlp_rows.cu", made.options()))
+            if network is COLOR or architecture == 86:
+                found.append(("mlp_forward.cu", made.options()))
     return found
 
 

@@ -142,7 +142,7 @@ def learning(scene, refine: bool, steps: int) -> TrainConfig:
     field = replace(config.model.field, levels=6, log2_rows=14, finest_resolution=256)
     sampling = replace(config.model.sampling, steps=192, occupancy=OccupancyConfig(resolution=48))
     model = replace(config.model, field=field, sampling=sampling)
-    return replace(config, model=model, steps=steps, rays=1024, samples=1 << 14, backend=choose("auto")[0])
+    return replace(config, model=model, steps=steps, rays=1024, samples=1 << 13, backend=choose("auto")[0])
 
 
 def misplaced(found: np.ndarray, true: np.ndarray) -> tuple[float, float]:
@@ -179,7 +179,7 @@ def test_perturbed_poses_are_found_again():
         found = misplaced(poses_of(refined(trainer.model, scene).train), true)
         if not refine:
             assert found == pytest.approx((2.0, 0.02 * half), rel=0.1)  # of course
-    # Measured: 0.13 degrees and 0.0041, a fifth of the perturbation at most; the mean error of a turn and a step that
+    # Measured: 0.16 degrees and 0.0044, a fifth of the perturbation at most; the mean error of a turn and a step that
     # nearly undo each other in the photo is the last to go.
     assert found[0] < 0.3 and found[1] < 0.005 * half, found
     assert figures[True] > figures[False] + 6, figures

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -186,16 +184,14 @@ def test_the_spectrogram_shows_a_tone_at_its_frequency():
     assert (shown.argmax(0) == round(1000 / 8000 * 512)).all()
 
 
-def test_the_command_line(tmp_path):
+def test_the_command_line(tmp_path, capsys):
     write_wav(tmp_path / "in.wav", tones(), 24)
     out = tmp_path / "out"
     small = ("--out", str(out), "--width", "16", "--layers", "2", "--resample", "6000", "--backend", "reference")
-    command = [sys.executable, "-m", "siren.audio", str(tmp_path / "in.wav"), *small, "--steps", "12"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    main([str(tmp_path / "in.wav"), *small, "--steps", "12"])
     metrics = json.loads((out / "metrics.json").read_text())
     assert {"psnr", "snr", "steps", "steps_per_second", "seconds", "parameters"} <= metrics.keys()
-    assert metrics["steps"] == 12 and f"SNR {metrics['snr']:.2f} dB" in done.stdout
+    assert metrics["steps"] == 12 and f"SNR {metrics['snr']:.2f} dB" in capsys.readouterr().out
     siren, about = load_sound(out / "network.safetensors")
     assert measure(Clip.of(tones()), sample_sound(siren, about))["psnr"] == pytest.approx(metrics["psnr"], abs=0.01)
     written = read_wav(out / "reconstruction.wav")
