@@ -10,7 +10,6 @@ import jaxtyping
 import pytest
 import torch
 from torch import Tensor
-from torch._dynamo.testing import CompileCounterWithBackend
 
 from data.scene import load_scene
 from nerf.cli import Options, configure
@@ -82,6 +81,8 @@ def test_torch_finds_nothing_wrong_with_the_ops(op):
 
 
 def test_a_grid_and_a_network_compile_as_one_graph(monkeypatch):
+    from torch._dynamo.testing import CompileCounterWithBackend  # seconds, which only this test should cost
+
     monkeypatch.setattr(
         jaxtyping.config, "jaxtyping_disable", True
     )  # the compiler can't see through these tests' checks
