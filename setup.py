@@ -47,7 +47,7 @@ class BuildLevels(build_ext):
     def finalize_options(self) -> None:
         super().finalize_options()
         if not self.parallel:
-            self.parallel = 1 + (os.cpu_count() or 1)  # levels take unequal times: one more than fits keeps all cores busy
+            self.parallel = 1 + (os.cpu_count() or 1)  # levels take unequal times: one more keeps all cores busy
 
     def build_extension(self, ext: Extension) -> None:
         own = copy.copy(self)
