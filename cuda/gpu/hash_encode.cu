@@ -48,7 +48,7 @@ DEVICE_FN void backward_table(const HashArgs& args) {
             const Row<own> grad = load_row<own>(args.grad + column + f);
             bool any = false;
             for (int i = 0; i < own; ++i) any |= grad.f[i] != 0;
-            if (!any) continue;  // a sample of no length adds nothing, and many of them would add it to the same rows
+            if (!any) continue;  // as where samples of no length fill a look's room
             float* const rows = args.out + first + f;
             for (int k = 0; k < 8; ++k) {
                 const float weight = (k & 1 ? cell.upper[0] : cell.lower[0]) * cell.weight_yz(k >> 1);

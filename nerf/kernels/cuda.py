@@ -2,7 +2,8 @@
 
 Every op has the name, the arguments and the meaning of its `reference`, which has a file of its own beside this one
 (`look`, `frame` and `shade` are in cuda_field).
-Gradients are first derivatives only. Nothing waits for the GPU, but `march` and `look`, whose results' size it finds.
+Gradients are first derivatives only. Nothing waits for the GPU, but `march`, whose results' size it finds, and `look` where it
+isn't given room.
 
 What a kernel can't do, `reference` does on the same GPU: second derivatives (`mlp_jet`), gradients of `composite` to t and
 dt, and whatever disagreed with it at first use (cuda_check). What moves goes through these ops one by one.
