@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 
 import pytest
 import torch
 
+from nerf import rays
 from nerf.kernels.space import Space
 from nerf.model import Geometry
 from nerf.rays import PixelSampler, clip
@@ -90,6 +92,23 @@ def test_every_pixel_comes_with_its_own_ray_colour_and_instant():
         origin, direction = ray_slowly(frames[number], column, row)
         assert o == pytest.approx(origin, abs=1e-6)
         assert d == pytest.approx(direction, abs=1e-6)
+
+
+def test_directions_are_kept_once_a_lens_and_computed_where_they_are_too_many(monkeypatch):
+    first, second, third, fourth = scene(4).train
+    bent = dataclasses.replace(third.camera, distortion=(0.1, -0.02, 1e-3, -2e-3))
+    third.camera = bent
+    fourth.camera = dataclasses.replace(fourth.camera, model="fisheye", distortion=(0.05, 0.01))
+    again = frame(7, 10, 10)  # another place, the third one's lens
+    again.camera = bent.with_pose(again.camera.pose)
+    frames = [first, second, third, fourth, again]
+    kept = PixelSampler(frames)
+    assert kept.kept is not None and len(kept.kept.local) == 8 * 6 + 9 * 8 + 10 * 10 + 11 * 12
+    monkeypatch.setattr(rays, "MOST_KEPT", len(kept.kept.local) - 1)
+    computed = PixelSampler(frames)
+    assert computed.kept is None
+    for one, other in zip(kept.sample(900, generator())[:5], computed.sample(900, generator())[:5]):
+        torch.testing.assert_close(one, other, rtol=0, atol=2.5e-7)  # two units of the last place
 
 
 def test_instants_are_codes_and_not_positions_in_the_list():
