@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from data.bounds import Bounds
@@ -52,22 +52,21 @@ def check_rays(names: Sequence[str], cameras: Sequence[Camera], source: Path) ->
 PLAIN = 2  # gray levels within which photos are of one colour
 
 
-def warn_of_little(photos: Sequence[UInt8[Tensor, "_ _ 3"]], places: Float[np.ndarray, "n 3"], source: Path) -> None:
+def warn_of_little(spans: Sequence[tuple[int, int]], places: Float[np.ndarray, "n 3"], source: Path) -> None:
     """Warn of training photos that a scene can't be learned from, though a network will fit them: they are all from one place
     (one photo is), so that they show no depth, or of one colour all over.
 
     Args:
+        spans: the lowest and the highest value of each.
         places: where they were taken, in the file's units.
     """
     apart = np.linalg.norm(places - places.mean(0), axis=1).max()
     if apart <= 1e-6 * np.abs(places).max():
-        found = "one photo" if len(photos) == 1 else f"{len(photos)} from one place"
+        found = "one photo" if len(spans) == 1 else f"{len(spans)} from one place"
         said = "they show no depth, so views from elsewhere will be wrong"
         warnings.warn(f"{source}: expected training photos from different places, found {found}: {said}", stacklevel=3)
-    low, high = 255, 0
-    for photo in photos:
-        low, high = min(low, int(photo.min())), max(high, int(photo.max()))
-        if high - low > PLAIN:
-            return
+    low, high = min(span[0] for span in spans), max(span[1] for span in spans)
+    if high - low > PLAIN:
+        return
     said = f"values from {low} to {high}: too dark, too bright, or wholly transparent"
     warnings.warn(f"{source}: expected training photos that show something, found one colour, {said}", stacklevel=3)

@@ -28,6 +28,11 @@ def image_size(path: Path) -> tuple[int, int]:
     return _guarded(path, lambda image: image.size)
 
 
+def has_opacity(path: Path) -> bool:
+    """Whether a photo has an alpha channel, or a transparent colour, from the header alone. Raises as `read_pixels` does."""
+    return _guarded(path, _see_through)
+
+
 def read_pixels(path: Path, lens_size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """Colours "h w 3" and opacity "h w" (None: the file has none), both uint8.
 
@@ -73,19 +78,24 @@ def area_average(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 PLAIN = 2  # gray levels by which a plain background's pixels may differ from its colour
 
 
-def plain_background(photos: Sequence[np.ndarray]) -> tuple[int, int, int] | None:
+def border(photo: np.ndarray) -> np.ndarray:
+    """The colours along the edges of "h w 3", "n 3"."""
+    return np.concatenate([photo[0], photo[-1], photo[1:-1, 0], photo[1:-1, -1]])
+
+
+def plain_background(borders: Sequence[np.ndarray]) -> tuple[int, int, int] | None:
     """The one colour behind an object that no photo's edge cuts, or None.
 
     Args:
-        photos: "h w 3" uint8, of any sizes.
+        borders: each photo's colours along its edges, "n 3" uint8.
 
     Returns:
         the median of the photos' border pixels, where it is the colour of 95 % of them, and of half of every photo's.
     """
-    borders = [np.concatenate([p[0], p[-1], p[1:-1, 0], p[1:-1, -1]]).astype(np.int16) for p in photos]
-    pixels = np.concatenate(borders)
+    edges = [b.astype(np.int16) for b in borders]
+    pixels = np.concatenate(edges)
     colour = np.median(pixels, axis=0)
-    shares = [float((np.abs(border - colour) <= PLAIN).all(-1).mean()) for border in (pixels, *borders)]
+    shares = [float((np.abs(edge - colour) <= PLAIN).all(-1).mean()) for edge in (pixels, *edges)]
     if shares[0] < 0.95 or min(shares[1:]) < 0.5:
         return None
     red, green, blue = colour.round().astype(int).tolist()
@@ -122,13 +132,17 @@ def _wide(size: tuple[int, int]) -> int:
     return (size[0] > size[1]) - (size[0] < size[1])
 
 
+def _see_through(image: Image.Image) -> bool:
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+
+
 def _to_uint8(image: Image.Image, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     if image.mode.startswith("I"):  # 16-bit gray; Pillow would clip it to 255, not scale it
         gray = np.asarray(image).astype(np.float64)
         if gray.min() < 0 or gray.max() > 65535:
             raise mismatch(path, "pixels", "8 or 16 bits a channel", f"values from {gray.min()} to {gray.max()}")
         return np.repeat(to_uint8(gray / 257)[..., None], 3, -1), None
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+    if _see_through(image):
         rgba = np.asarray(image.convert("RGBA"))
         return rgba[..., :3].copy(), rgba[..., 3].copy()
     return np.asarray(image.convert("RGB")).copy(), None

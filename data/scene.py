@@ -10,13 +10,9 @@ before it is trained on.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import threading
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,27 +20,24 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from data.bounds import find_bounds, find_up, focus, move_poses
 from data.camera import Camera
 from data.checks import check_bounds, check_rays, moved_points, warn_of_little
 from data.errors import SceneError, mismatch
 from data.formats import find_reader
-from data.images import area_average, composite, image_size, plain_background, read_mask, read_pixels, to_uint8
+from data.images import plain_background
 from data.motion import SurfaceMotion, read_motion
-from data.shots import Capture, Shot, fit_lens, read_covisible
+from data.photos import Loaded, Photo, PhotoOnDisk, load_photos, plan
+from data.shots import Capture, Shot
+from data.sizes import bytes_of, said
 
 _WHITE = (1.0, 1.0, 1.0)
-LARGE = 1 << 25  # pixels of a photo that is decoded by itself: eight at once might be more than the memory holds
-_ONE_LARGE = threading.Lock()
 
 
 @dataclass
 class Frame:
-    """One photo. `mask` is 255 on the subject, 0 elsewhere: the file's alpha, or a mask file; None: no mask.
-    `covisible` is 255 where enough training photos see what a held-out one shows (Gao et al. 2022, section 4), 0
-    elsewhere; None: the files don't say.
+    """One photo, in memory, or on the disk and decoded whenever it is looked at.
 
     Ids index tables of latent codes and are dense over the training photos; a held-out photo has the ids of a training
     photo of the same instant, else of the nearest one. `time` in [0, 1] is the photo's place in the capture, over
@@ -53,13 +46,27 @@ class Frame:
 
     name: str
     camera: Camera
-    image: UInt8[Tensor, "h w 3"]
-    mask: UInt8[Tensor, "h w"] | None
+    photo: Photo | PhotoOnDisk
     warp_id: int
     appearance_id: int
     camera_id: int
     time: float
-    covisible: UInt8[Tensor, "h w"] | None = None
+
+    @property
+    def image(self) -> UInt8[Tensor, "h w 3"]:
+        """Its colours."""
+        return self.photo.image
+
+    @property
+    def mask(self) -> UInt8[Tensor, "h w"] | None:
+        """255 on the subject, 0 elsewhere: the file's alpha, or a mask file; None: no mask."""
+        return self.photo.mask
+
+    @property
+    def covisible(self) -> UInt8[Tensor, "h w"] | None:
+        """255 where enough training photos see what a held-out one shows (Gao et al. 2022, section 4), 0 elsewhere;
+        None: the files don't say."""
+        return self.photo.covisible
 
 
 @dataclass
@@ -105,25 +112,39 @@ class Scene:
         sizes = sorted({(f.camera.width, f.camera.height) for f in frames})
         size = f"{sizes[0][0]}x{sizes[0][1]}"
         size += f" to {sizes[-1][0]}x{sizes[-1][1]}" if len(sizes) > 1 else ""
-        used = sum(p.numel() for f in frames for p in (f.image, f.mask, f.covisible) if p is not None)
         kind = ("moving" if self.moving else "static") + (", on a plain colour" if self.background else "")
         points = "" if self.points is None else f", {len(self.points)} points"
         return (
-            f"{self.path.name} ({self.format}, {kind}): {len(frames)} photos of {size}, {used / 1e6:.1f} MB; "
+            f"{self.path.name} ({self.format}, {kind}): {len(frames)} photos of {size}, {_held(frames)}; "
             f"{len(self.train)} to train on, {len(self.test)} held out; "
             f"near {self.near:.3g}, far {self.far:.3g}{points}"
         )
 
 
-def load_scene(path: str | Path, downscale: int = 1, split_every: int = 8) -> Scene:
+def _held(frames: Sequence[Frame]) -> str:
+    """What the photos take in memory, in words."""
+    inside, outside, drawn = 0, 0, 0.0
+    for frame in frames:
+        if isinstance(frame.photo, PhotoOnDisk):
+            pixels = frame.camera.width * frame.camera.height
+            outside, drawn = outside + 3 * pixels, drawn + frame.photo.share * pixels
+        else:
+            parts = frame.image, frame.mask, frame.covisible
+            inside += sum(part.numel() for part in parts if part is not None)
+    return f"{said(outside)} on the disk, {drawn / 1e6:.1f} M pixels at a time in memory" if outside else said(inside)
+
+
+def load_scene(path: str | Path, downscale: int = 1, split_every: int = 8, memory: int | None = None) -> Scene:
     """Load a folder of posed photos: Blender, instant-ngp, nerfstudio, Nerfies, NR-NeRF, LLFF, COLMAP,
     Polycam or Record3D.
 
     `downscale` divides the photos' width and height (by area averages; intrinsics follow). Where the files name no
-    split, every `split_every`-th photo is held out, from the first; 0 holds out none. Raises SceneError, whose message
-    is one sentence naming file, field, expected and found, as soon as something is amiss.
+    split, every `split_every`-th photo is held out, from the first; 0 holds out none. `memory` is how many bytes the photos
+    may take; those of a larger scene stay on the disk, and training draws from some pixels of each (data/photos.py).
+    None: half of what the machine has to spare. Raises SceneError, whose message is one sentence naming file, field, expected and
+    found, as soon as something is amiss.
     """
-    return _assemble(read_capture(path, downscale, split_every), downscale)
+    return _assemble(read_capture(path, downscale, split_every), downscale, memory)
 
 
 def read_capture(path: str | Path, downscale: int = 1, split_every: int = 8) -> Capture:
@@ -142,28 +163,25 @@ def read_capture(path: str | Path, downscale: int = 1, split_every: int = 8) -> 
     return capture
 
 
-def _assemble(capture: Capture, downscale: int) -> Scene:
+def _assemble(capture: Capture, downscale: int, memory: int | None) -> Scene:
     """Decode, normalise, number the ids."""
     shots = capture.shots
-    photos = _load_all(shots, capture.source, downscale)
-    masks_are_alpha = any(p.cut_out for p in photos)
+    photos = load_photos(shots, capture.source, downscale, plan(shots, capture.source, downscale, memory))
+    masks_are_alpha = any(p.photo.cut_out for p in photos)
     background = _WHITE if masks_are_alpha else _plain_background(shots, photos)
     found = find_bounds(capture, background is not None)
     check_bounds(found, capture.source)
     poses = torch.from_numpy(move_poses(np.stack([s.pose for s in shots]), found.transform)).float()
     times = _times(shots)
     ids = _dense_ids(shots, times)
-    frames = []
-    for i, (shot, photo) in enumerate(zip(shots, photos)):
-        mask = photo.mask
-        if masks_are_alpha and mask is None:
-            mask = torch.full(photo.image.shape[:2], 255, dtype=torch.uint8)
-        camera = photo.lens.with_pose(poses[i])
-        frames.append(Frame(shot.name, camera, photo.image, mask, *ids[i], times[i], photo.covisible))
+    frames = [
+        Frame(shot.name, found.lens.with_pose(poses[i]), found.photo, *ids[i], times[i])
+        for i, (shot, found) in enumerate(zip(shots, photos))
+    ]
     points = None if capture.points is None else moved_points(capture.points, found.transform, capture.source)
     training = [i for i, s in enumerate(shots) if not s.test]
     warn_of_little(
-        [photos[i].image for i in training], np.stack([shots[i].pose[:, 3] for i in training]), capture.source
+        [photos[i].span for i in training], np.stack([shots[i].pose[:, 3] for i in training]), capture.source
     )
     check_rays([f.name for f in frames], [f.camera for f in frames], capture.source)
     trained = {s.warp_id if s.warp_id is not None else t for s, t in zip(shots, times) if not s.test}
@@ -188,12 +206,12 @@ def _assemble(capture: Capture, downscale: int) -> Scene:
     )
 
 
-def _plain_background(shots: Sequence[Shot], photos: Sequence[_Photo]) -> tuple[float, float, float] | None:
+def _plain_background(shots: Sequence[Shot], photos: Sequence[Loaded]) -> tuple[float, float, float] | None:
     """The colour in [0, 1] behind an object that photos without alpha show whole, looking inward at it; else None."""
     trained = [(s, p) for s, p in zip(shots, photos) if not s.test]
-    if any(p.mask is not None for p in photos) or focus(np.stack([s.pose for s, _ in trained])) is None:
+    if any(p.photo.masked for p in photos) or focus(np.stack([s.pose for s, _ in trained])) is None:
         return None
-    found = plain_background([p.image.numpy() for _, p in trained])
+    found = plain_background([p.border for _, p in trained])
     return None if found is None else (found[0] / 255, found[1] / 255, found[2] / 255)
 
 
@@ -231,64 +249,6 @@ def _dense_ids(shots: Sequence[Shot], times: list[float]) -> list[tuple[int, int
     return result
 
 
-@dataclass
-class _Photo:
-    image: Tensor
-    mask: Tensor | None
-    cut_out: bool  # the mask is the file's alpha
-    lens: Camera
-    covisible: Tensor | None
-
-
-def _load_all(shots: Sequence[Shot], source: Path, downscale: int) -> list[_Photo]:
-    """Decode in threads; a bar appears where that takes more than two seconds."""
-    workers = min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
-        jobs = [pool.submit(_load, s, source, downscale) for s in shots]
-        try:
-            bar = tqdm(jobs, desc="photos", unit="photo", delay=2, leave=False, disable=not sys.stderr.isatty())
-            return [job.result() for job in bar]
-        except BaseException:
-            for job in jobs:
-                job.cancel()
-            raise
-
-
-def _load(shot: Shot, source: Path, downscale: int) -> _Photo:
-    width, height = image_size(shot.image)
-    with _ONE_LARGE if width * height > LARGE else nullcontext():
-        return _decode(shot, source, downscale)
-
-
-def _decode(shot: Shot, source: Path, downscale: int) -> _Photo:
-    rgb, opacity = read_pixels(shot.image, (shot.lens.width, shot.lens.height))
-    size = rgb.shape[1], rgb.shape[0]
-    lens = fit_lens(shot.lens, size, shot.image, source)
-    left = max(1.0, downscale / shot.reduced)
-    width, height = (max(1, round(s / left)) for s in size)
-    transparent = opacity is not None and bool((opacity < 255).any())
-    cut_out = transparent and not shot.alpha_masks
-    image = to_uint8(area_average(composite(rgb, opacity if cut_out else None, 1.0), width, height))
-    mask = opacity if cut_out else None
-    if mask is None and shot.mask is not None:
-        mask = read_mask(shot.mask)
-        if mask.shape != rgb.shape[:2]:
-            raise mismatch(shot.mask, "size", f"{size[0]}x{size[1]} as the photo", f"{mask.shape[1]}x{mask.shape[0]}")
-    elif transparent and shot.alpha_masks:
-        mask = opacity
-    return _Photo(
-        image=torch.from_numpy(image),
-        mask=_fitted(mask, width, height),
-        cut_out=cut_out,
-        lens=lens.scaled(1 / left, width, height),
-        covisible=_fitted(read_covisible(shot, size), width, height),
-    )
-
-
-def _fitted(mask: np.ndarray | None, width: int, height: int) -> Tensor | None:
-    return None if mask is None else torch.from_numpy(to_uint8(area_average(mask[..., None], width, height))[..., 0])
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code: 0, or 2 for a scene that can't be read."""
     parser = argparse.ArgumentParser(
@@ -296,12 +256,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("path", help="a folder of posed photos, of any format that nerf.train reads")
     parser.add_argument("--downscale", type=int, default=1, metavar="K", help="divide width and height by K")
+    parser.add_argument("--memory", metavar="SIZE", help="what photos may take in memory: 500MB, 2GB")
     parser.add_argument("--plot", metavar="FILE", help="write cameras, box and points as a picture (png, pdf, svg)")
     options = parser.parse_args(arguments)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            scene = load_scene(options.path, options.downscale)
+            scene = load_scene(options.path, options.downscale, memory=bytes_of(options.memory))
         for warning in caught:
             print(f"warning: {warning.message}", file=sys.stderr)
         print(scene.summary())

@@ -20,7 +20,9 @@ from tqdm import tqdm
 from data.durations import seconds
 from data.errors import SceneError
 from data.films import VideoError
+from data.photos import spare
 from data.scene import Scene, load_scene
+from data.sizes import bytes_of
 from nerf import checkpoint, together
 from nerf.config import ConfigError, TrainConfig
 from nerf.exchange import stop
@@ -55,6 +57,8 @@ class Options:
     """Train for this many steps instead. Default for nerf and nerfies: the papers'."""
     downscale: int = 1
     """Read the photos reduced by this whole factor."""
+    memory: str | None = None
+    """What the photos may take in memory: 500MB, 2GB. Those of a larger scene stay on the disk. Default: half of what is free."""
     out: Path | None = None
     """The run's folder. Default: runs/<scene>."""
     resume: bool = False
@@ -175,15 +179,15 @@ def open_run(options: Options, say: Callable[[str], None]) -> tuple[TrainConfig,
     """
     backend, said = choose(options.backend)
     say(said)
-    out = folder_of(options)
+    out, memory = folder_of(options), bytes_of(options.memory) or spare(together.beside())
     here = (out / checkpoint.CHECKPOINT).is_file()
     somewhere = together.anyone(here)  # asked by all, or those who ask wait for those who don't
     if options.resume and (here or not somewhere):
         prepare(out, True)
         config = resumed(options, out, backend)
-        scene = load_scene(options.scene, config.downscale)
+        scene = load_scene(options.scene, config.downscale, memory=memory)
     else:
-        scene = load_scene(options.scene, options.downscale)
+        scene = load_scene(options.scene, options.downscale, memory=memory)
         config = configure(options, scene, backend)
     if not options.resume:
         moved = together.one_a_machine(lambda: prepare(out, False))

@@ -22,6 +22,7 @@ from data.errors import SceneError
 from data.files import file_stem, write_atomically
 from data.films import VideoError, write_png
 from data.scene import Frame, Scene, load_scene
+from data.sizes import bytes_of
 from nerf import together
 from nerf.checkpoint import load_model, read_config
 from nerf.config import ConfigError
@@ -65,6 +66,8 @@ class Options:
     """Folder for a picture a view: photo, render, depth and FLIP's error side by side."""
     scene: Path | None = None
     """The photos' folder, where it is no longer the one that the run was trained on."""
+    memory: str | None = None
+    """What the photos may take in memory: 500MB, 2GB. Default: half of what is free."""
 
 
 def evaluate(
@@ -190,13 +193,14 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join([*lines[:-1], "-" * len(head), lines[-1], *said])
 
 
-def open_scene(folder: Path, moved: Path | None = None) -> Scene:
-    """The photos that the run in `folder` was trained on. Raises ConfigError where they are gone or others."""
+def open_scene(folder: Path, moved: Path | None = None, memory: int | None = None) -> Scene:
+    """The photos that the run in `folder` was trained on, in so many bytes (see `load_scene`). Raises ConfigError where
+    they are gone or others."""
     run = read_config(folder)
     place = Path(run.train.scene) if moved is None else moved
     if not place.expanduser().exists():
         raise ConfigError(f"{folder}: expected its photos at {place}, found nothing; --scene DIR says where they are")
-    scene = load_scene(place, run.train.downscale)
+    scene = load_scene(place, run.train.downscale, memory=memory)
     odd = differing(Geometry.of(scene), run.geometry)
     if odd:
         raise ConfigError(f"{place}: {odd}; {folder} was trained on other photos, or they have changed since")
@@ -228,7 +232,7 @@ def run_evaluation(options: Options) -> str:
     backend = options.backend or (own if available().get(own) == "" else "auto")
     print(choose(backend)[1] + ("" if options.backend or backend == own else f"; the run's own, {own}, can't be had"))
     model, _ = load_model(options.run, backend)
-    scene = open_scene(options.run, options.scene)
+    scene = open_scene(options.run, options.scene, bytes_of(options.memory))
     if not scene.test:
         raise ConfigError(f"{scene.path}: expected held-out photos to measure on, found none")
     bar = partial(tqdm, desc="views", unit="view", dynamic_ncols=True, leave=False)

@@ -9,9 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from data.camera import Camera, Cameras
+from data.photos import Photo, PhotoOnDisk
 from data.scene import Frame
 from nerf.kernels.space import constant
 from nerf.model import Geometry
+from nerf.pool import Pool
 
 # Pixels of different lenses whose directions are kept rather than computed for every batch: 12 bytes and, where a lens has
 # to be undone, a microsecond of one processor each.
@@ -101,31 +103,51 @@ class PixelSampler:
     """Draws training pixels uniformly over all photos; a mask that is not a cut-out's alpha excludes pixels.
 
     Args:
-        frames: the training photos, of any sizes.
+        frames: the training photos, of any sizes, all in memory or all on the disk.
         cut_out: the masks are the photos' opacity: they exclude nothing, and batches carry them.
-        device: where all photos are kept, pixels drawn and batches made.
+        device: where all photos (of those on the disk, some pixels of each: nerf/pool.py) are kept, pixels drawn and batches made.
     """
 
     def __init__(self, frames: list[Frame], cut_out: bool = False, device: torch.device | str = "cpu") -> None:
         cameras = [frame.camera for frame in frames]
         self.cameras = Cameras.stack(cameras).to(device)
         self.kept = _keep(cameras, torch.device(device))
-        self.pixels = torch.cat([frame.image.reshape(-1, 3) for frame in frames]).to(device)
-        sizes = torch.tensor([frame.image.shape[0] * frame.image.shape[1] for frame in frames])
-        self.starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]).to(device)
-        self.widths = torch.tensor([frame.image.shape[1] for frame in frames]).to(device)
+        self.widths = torch.tensor([camera.width for camera in cameras]).to(device)
         self.instants = torch.tensor([frame.warp_id for frame in frames]).to(device)
         self.opacities: Tensor | None = None
         self.allowed: Tensor | None = None
+        self.pool: Pool | None = None
+        photos = [frame.photo for frame in frames]
+        distant = [photo for photo in photos if isinstance(photo, PhotoOnDisk)]
+        if distant:
+            self.pool = Pool(distant, cut_out, device)
+            self.pixels, self.opacities, self.starts = self.pool.rgb, self.pool.opacities, self.pool.starts
+        else:
+            self._take([photo for photo in photos if isinstance(photo, Photo)], cut_out, device)
+
+    def _take(self, photos: list[Photo], cut_out: bool, device: torch.device | str) -> None:
+        """Lay whole photos one after the other, and let them lie there: they would take twice the memory otherwise."""
+        sizes = torch.tensor([photo.image.shape[0] * photo.image.shape[1] for photo in photos])
+        self.starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]).to(device)
+        pixels = torch.empty(int(sizes.sum()), 3, dtype=torch.uint8)
+        for photo, place in zip(photos, pixels.split(sizes.tolist())):
+            place.copy_(photo.image.reshape(-1, 3))
+            photo.image = place.view(photo.image.shape)
+        self.pixels = pixels.to(device)
         if cut_out:
-            full = [torch.full(f.image.shape[:2], 255, dtype=torch.uint8) if f.mask is None else f.mask for f in frames]
+            full = [torch.full(p.image.shape[:2], 255, dtype=torch.uint8) if p.mask is None else p.mask for p in photos]
             self.opacities = torch.cat([mask.reshape(-1) for mask in full]).to(device)
-        elif any(frame.mask is not None for frame in frames):
+        elif any(photo.masked for photo in photos):
             masks = [
-                torch.ones(int(n), dtype=torch.bool) if f.mask is None else f.mask.reshape(-1) > 127
-                for f, n in zip(frames, sizes)
+                torch.ones(int(n), dtype=torch.bool) if p.mask is None else p.mask.reshape(-1) > 127
+                for p, n in zip(photos, sizes)
             ]
             self.allowed = torch.cat(masks).nonzero().squeeze(1).to(device)
+
+    def turn(self, step: int) -> None:
+        """Have the pixels ready that a run draws from at this step."""
+        if self.pool is not None:
+            self.pool.turn(step)
 
     def sample(self, count: int, generator: torch.Generator) -> Batch:
         """`count` pixels with replacement, each somewhere inside its square only at the centre."""
@@ -133,7 +155,7 @@ class PixelSampler:
         pick = torch.randint(total, (count,), generator=generator, device=self.pixels.device)
         index = pick if self.allowed is None else self.allowed[pick]
         frame = torch.searchsorted(self.starts, index, right=True) - 1
-        within = index - self.starts[frame]
+        within = index - self.starts[frame] if self.pool is None else self.pool.within[index].long()
         if self.kept is None:
             width = self.widths[frame]
             pixel = torch.stack([within % width, within // width], dim=-1) + 0.5

@@ -62,11 +62,15 @@ def _chains(frames: Sequence[Frame], order: list[int]) -> list[list[int]]:
     chains: list[list[int]] = [[order[0]]]
     for before, after in pairwise(order):
         a, b = frames[before], frames[after]
-        if a.camera_id == b.camera_id and a.image.shape == b.image.shape:
+        if a.camera_id == b.camera_id and _size(a) == _size(b):
             chains[-1].append(after)
         else:
             chains.append([after])
-    return [chain for chain in chains if len(chain) > 1 and min(frames[chain[0]].image.shape[:2]) >= SMALLEST]
+    return [chain for chain in chains if len(chain) > 1 and min(_size(frames[chain[0]])) >= SMALLEST]
+
+
+def _size(frame: Frame) -> tuple[int, int]:
+    return frame.camera.width, frame.camera.height
 
 
 def _follow_chain(frames: Sequence[Frame], chain: list[int], every: int, points: int, found: list) -> int:

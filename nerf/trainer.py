@@ -118,6 +118,7 @@ class Trainer:
         began = time.perf_counter()
         self._schedule()
         rays = self.rays  # of all ranks
+        self.sampler.turn(self.step)
         batch = self.sampler.sample(together.part(rays), self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         numbers: list[Term] = []

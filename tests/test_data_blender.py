@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from data import blender
-from data.images import plain_background
+from data.images import border, plain_background
 from data.scene import Scene, load_scene
 from tests import trees
 
@@ -144,8 +144,8 @@ def test_edges_that_an_object_crosses_are_no_background(share: float, plain: boo
     for photo in photos:
         photo[5:15, 5:25] = 60  # inside, nothing matters
         photo[-1] += np.arange(30, dtype=np.uint8)[:, None] % 3  # noise
-    assert (plain_background(photos) == (200, 200, 200)) == plain
-    assert plain_background([*photos[1:], np.zeros((20, 30, 3), np.uint8)]) is None
+    assert (plain_background([border(photo) for photo in photos]) == (200, 200, 200)) == plain
+    assert plain_background([border(p) for p in (*photos[1:], np.zeros((20, 30, 3), np.uint8))]) is None
 
 
 def test_opaque_alpha_is_no_mask(tmp_path: Path) -> None:

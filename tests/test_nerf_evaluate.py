@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from data.photos import Photo
 from data.scene import load_scene
 from nerf import checkpoint
 from nerf.config import ConfigError
@@ -82,10 +83,10 @@ def test_masks_exclude_unless_they_are_a_cut_outs_alpha(made):
     image[12:] = 255 - image[12:]
     mask = torch.full((24, 24), 255, dtype=torch.uint8)
     mask[12:] = 0
-    spoiled = replace(frame, image=image, mask=mask)
+    spoiled = replace(frame, photo=Photo(image, mask))
     assert evaluate(model, scene, [spoiled])["psnr"] > 50  # only the rounding to bytes is left
     assert evaluate(model, replace(scene, masks_are_alpha=True), [spoiled])["psnr"] < 30
-    nothing = replace(frame, mask=torch.zeros_like(mask))
+    nothing = replace(frame, photo=Photo(frame.image, torch.zeros_like(mask)))
     assert evaluate(model, scene, [nothing])["views"] == []
 
 
@@ -119,7 +120,7 @@ def test_comparison_pictures_show_photo_render_depth_and_error(made, tmp_path):
 def covisible_of(frame, rows):
     mask = torch.zeros_like(frame.image[..., 0])
     mask[rows] = 255
-    return replace(frame, covisible=mask)
+    return replace(frame, photo=Photo(frame.image, frame.mask, mask))
 
 
 def test_figures_of_covisible_pixels_are_means_over_the_views_that_have_a_mask(made):
@@ -147,8 +148,8 @@ def test_covisible_pixels_that_a_mask_excludes_do_not_count(made):
     scene = replace(trainer.scene, masks_are_alpha=False)
     mask = torch.zeros_like(scene.test[0].image[..., 0])
     mask[5:] = 255
-    both = replace(covisible_of(scene.test[0], slice(0, 9)), mask=mask)
-    one = replace(covisible_of(scene.test[0], slice(5, 9)), mask=None)
+    both, one = (covisible_of(scene.test[0], slice(start, 9)) for start in (0, 5))
+    both.photo.mask, one.photo.mask = mask, None
     assert evaluate(model, scene, [both])["mpsnr"] == pytest.approx(evaluate(model, scene, [one])["mpsnr"])
 
 
@@ -160,7 +161,7 @@ def test_ms_ssim_stands_where_photos_are_large_enough(made, monkeypatch):
     rgb = 0.9 * photo + 0.1 * noise
     picture = Picture(rgb, torch.ones(161, 170), torch.ones(161, 170))
     monkeypatch.setattr("nerf.evaluate.render_image", lambda *_, **__: picture)
-    large = replace(trainer.scene.test[0], image=(photo * 255).round().to(torch.uint8), mask=None)
+    large = replace(trainer.scene.test[0], photo=Photo((photo * 255).round().to(torch.uint8)))
     found = evaluate(model, trainer.scene, [large])
     expected = slow_ms_ssim(rgb.double().numpy(), large.image.numpy() / 255.0)
     assert found["msssim"] == found["views"][0]["msssim"] == pytest.approx(expected, abs=1e-6)

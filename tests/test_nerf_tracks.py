@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from data.camera import Camera
+from data.photos import Photo
 from data.scene import Frame
 from nerf import tracks
 from nerf.tracks import follow
@@ -31,7 +32,7 @@ def frame(
     camera = Camera(torch.eye(3, 4), width, height, 100.0, 100.0, width / 2, height / 2)
     rgb = torch.from_numpy(np.repeat(image[..., None], 3, -1).round().astype(np.uint8))
     given = None if mask is None else torch.from_numpy(mask)
-    return Frame(str(index), camera, rgb, given, index, index, camera_id, time)
+    return Frame(str(index), camera, Photo(rgb, given), index, index, camera_id, time)
 
 
 def sliding(
@@ -96,7 +97,7 @@ def test_masks_leave_sightings_out_where_they_are_honoured():
     frames, _ = sliding(4)
     mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
     mask[:, : WIDTH // 2] = 0
-    frames[2] = dataclasses.replace(frames[2], mask=torch.from_numpy(mask))
+    frames[2] = dataclasses.replace(frames[2], photo=Photo(frames[2].image, torch.from_numpy(mask)))
     free, masked = follow(frames), follow(frames, masked=True)
     left = (free.photo == 2) & (free.pixel[:, 0] < WIDTH // 2)
     assert left.sum() > 20 and len(masked.photo) == len(free.photo) - int(left.sum())

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from data.camera import Camera
+from data.photos import Photo
 from data.scene import Frame, Scene
 from tests import tiny
 from tests.rigs import facing
@@ -65,7 +66,8 @@ def scene(count: int = 40, size: int = 56, held_out: int = 4) -> Scene:
     for i, pose in enumerate(places):
         camera = Camera(torch.from_numpy(pose).float(), size, size, focal, focal, size / 2, size / 2)
         pixels = torch.from_numpy(photo(pose, size, focal))
-        frames.append(Frame(f"{i:03}", camera, pixels[..., :3].contiguous(), pixels[..., 3].contiguous(), i, i, 0, 0.0))
+        seen = Photo(pixels[..., :3].contiguous(), pixels[..., 3].contiguous())
+        frames.append(Frame(f"{i:03}", camera, seen, i, i, 0, 0.0))
     test = frames[:: len(frames) // held_out][:held_out] if held_out else []
     train = [frame for frame in frames if all(frame is not other for other in test)]
     for i, frame in enumerate(train):

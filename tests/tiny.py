@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from data.camera import Camera
+from data.photos import Photo
 from data.scene import Frame, Scene
 
 
@@ -30,7 +31,7 @@ def frame(number: int, width: int = 8, height: int = 6, time: float = 0.0, mask:
     """Photo `number` from its own place on a circle, with its own focal length."""
     eye = (2.5 * math.cos(number), 2.5 * math.sin(number), 0.4 + 0.1 * number)
     camera = Camera(look_at(eye), width, height, 9.0 + number, 8.0 + number, width / 2 + 0.3, height / 2 - 0.2)
-    return Frame(f"{number:03}", camera, coded_image(number, width, height), mask, number, number, 0, time)
+    return Frame(f"{number:03}", camera, Photo(coded_image(number, width, height), mask), number, number, 0, time)
 
 
 def scene(count: int = 3, moving: bool = False, **more: object) -> Scene:
