@@ -149,10 +149,12 @@ class Plan(NamedTuple):
 
     Attributes:
         workers: photos that are decoded at once.
+        pixels: of each photo, as it is to be read.
         share: of every training photo's pixels, those in memory; None: photos are held whole.
     """
 
     workers: int
+    pixels: list[int]
     share: float | None = None
 
 
@@ -160,24 +162,23 @@ def plan(shots: Sequence[Shot], source: Path, downscale: int, memory: int | None
     """How to hold photos in so many bytes, from their headers alone. Raises SceneError where the largest can't even be decoded in
     them. None: in half of what the machine has to spare."""
     everyone = min(8, os.cpu_count() or 1)
-    memory = spare() if memory is None else memory
-    if memory is None:
-        return Plan(everyone)
-    held = trained = largest = 0
+    pixels, largest = [], 0
     for shot in shots:
         width, height = image_size(shot.image)
         left = max(1.0, downscale / shot.reduced)
-        pixels = round(width / left) * round(height / left)
-        held, trained = held + pixels, trained + (0 if shot.test else pixels)
+        pixels.append(max(1, round(width / left)) * max(1, round(height / left)))
         masked = shot.mask is not None or has_opacity(shot.image)
         largest = max(largest, (CUT_OUT if masked else DECODED) * width * height)
-    if HELD * held <= memory:
-        return Plan(everyone)
+    held = HELD * sum(pixels)
+    memory = spare() if memory is None else memory
+    if memory is None or held <= memory:
+        return Plan(everyone, pixels)
     if 2 * largest > memory:
-        least = min(2 * largest, HELD * held)
-        raise mismatch(source, "memory", f"at least {said(least)} for photos of this size", said(memory))
+        least = said(min(2 * largest, held))
+        raise mismatch(source, "memory", f"at least {least} for photos of this size", said(memory))
     workers = min(everyone, memory // 2 // largest)
-    return Plan(workers, min((memory - workers * largest) / (DRAWN * trained), 1.0))
+    trained = sum(count for shot, count in zip(shots, pixels) if not shot.test)
+    return Plan(workers, pixels, min((memory - workers * largest) / (DRAWN * trained), 1.0))
 
 
 def spare(processes: int = 1) -> int | None:
@@ -223,6 +224,7 @@ def load_photos(shots: Sequence[Shot], source: Path, downscale: int, chosen: Pla
 
     # The same threads decode photos again later: memory that a thread has had stays with it.
     pool = ThreadPoolExecutor(chosen.workers)
+    places = _places(shots, chosen.pixels) if chosen.share is None else []
 
     def load(number: int, shot: Shot) -> Loaded:
         with _room_for(shot):
@@ -230,6 +232,7 @@ def load_photos(shots: Sequence[Shot], source: Path, downscale: int, chosen: Pla
         image = photo.image.numpy()
         seen = lens, border(image), (int(image.min()), int(image.max()))
         if chosen.share is None:
+            photo.image = places[number].copy_(photo.image.reshape(-1, 3)).view(photo.image.shape)
             return Loaded(photo, *seen)
         share = 0.0 if shot.test else chosen.share
         kept = PhotoOnDisk(lambda: pool.submit(_decode, shot, source, downscale).result()[1], number, share)
@@ -247,6 +250,24 @@ def load_photos(shots: Sequence[Shot], source: Path, downscale: int, chosen: Pla
     finally:
         if chosen.share is None:
             pool.shutdown()
+
+
+def _places(shots: Sequence[Shot], pixels: Sequence[int]) -> list[UInt8[Tensor, "_ 3"]]:
+    """Memory for every photo's pixels, those of the training photos one after the other, which is how training draws from them."""
+    order = sorted(range(len(shots)), key=lambda i: shots[i].test)
+    parts = torch.empty(sum(pixels), 3, dtype=torch.uint8).split([pixels[i] for i in order])
+    return [part for _, part in sorted(zip(order, parts), key=lambda item: item[0])]
+
+
+def side_by_side(photos: Sequence[Photo]) -> UInt8[Tensor, "n 3"]:
+    """The pixels of photos one after the other: where they lie so already, the same memory."""
+    flat = [photo.image.reshape(-1, 3) for photo in photos]
+    first, at = flat[0], flat[0].data_ptr()
+    for part in flat:
+        if part.data_ptr() != at or part.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
+            return torch.cat(flat)
+        at += part.nbytes
+    return first.as_strided((sum(len(part) for part in flat), 3), (3, 1))
 
 
 _one_large = threading.Lock()

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from data.camera import Camera, Cameras
-from data.photos import Photo, PhotoOnDisk
+from data.photos import Photo, PhotoOnDisk, side_by_side
 from data.scene import Frame
 from nerf.kernels.space import constant
 from nerf.model import Geometry
@@ -126,14 +126,10 @@ class PixelSampler:
             self._take([photo for photo in photos if isinstance(photo, Photo)], cut_out, device)
 
     def _take(self, photos: list[Photo], cut_out: bool, device: torch.device | str) -> None:
-        """Lay whole photos one after the other, and let them lie there: they would take twice the memory otherwise."""
+        """Lay whole photos one after the other."""
         sizes = torch.tensor([photo.image.shape[0] * photo.image.shape[1] for photo in photos])
         self.starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]).to(device)
-        pixels = torch.empty(int(sizes.sum()), 3, dtype=torch.uint8)
-        for photo, place in zip(photos, pixels.split(sizes.tolist())):
-            place.copy_(photo.image.reshape(-1, 3))
-            photo.image = place.view(photo.image.shape)
-        self.pixels = pixels.to(device)
+        self.pixels = side_by_side(photos).to(device)
         if cut_out:
             full = [torch.full(p.image.shape[:2], 255, dtype=torch.uint8) if p.mask is None else p.mask for p in photos]
             self.opacities = torch.cat([mask.reshape(-1) for mask in full]).to(device)

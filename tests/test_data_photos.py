@@ -14,7 +14,7 @@ from PIL import Image
 
 from data import photos
 from data.errors import SceneError
-from data.photos import Photo, PhotoOnDisk
+from data.photos import Photo, PhotoOnDisk, side_by_side
 from data.scene import load_scene
 from tests.trees import HEIGHT, WIDTH, WRITERS
 
@@ -160,6 +160,15 @@ def test_memory_stays_within_what_is_given(tmp_path: Path) -> None:
 
     little, much = taken("30MB"), taken("4GB")
     assert much > 75 and little < 33, (little, much)
+
+
+def test_photos_in_memory_lie_side_by_side_and_aren_t_copied(tmp_path: Path) -> None:
+    WRITERS["nerfstudio"](tmp_path)
+    scene = load_scene(tmp_path)
+    for frames, shared in ((scene.train, True), (scene.test, True), (scene.train[::2], False)):
+        laid = side_by_side([f.photo for f in frames])  # type: ignore[misc]
+        assert torch.equal(laid, torch.cat([f.image.reshape(-1, 3) for f in frames]))
+        assert (laid.data_ptr() == frames[0].image.data_ptr()) == shared
 
 
 def test_what_the_machine_has_to_spare_is_no_more_than_it_has() -> None:
