@@ -24,7 +24,8 @@ import tyro
 
 from apps.ablation import insert
 from apps.faults import cage, crash
-from apps.faults.targets import attempt, clear, targets
+from apps.faults.target import attempt, clear, rounds
+from apps.faults.targets import targets
 from data.durations import seconds
 from data.files import write_atomically
 from nerf.config import ConfigError
@@ -135,7 +136,7 @@ def _table(title: str, figures: dict[str, int]) -> str:
 def repeat(case: int, work: Path) -> int:
     """Try one case; 1 where it shows a fault."""
     _, run = crash.make(work / "runs")
-    every = targets(run)
+    every = rounds(targets(run))
     target, folder = every[case % len(every)], work / "case"
     clear(folder)
     target.prepare(folder, Random(f"{target.name} {case}"))

@@ -14,7 +14,8 @@ import torch
 from apps import reliability
 from apps.faults import cage, crash, seeds
 from apps.faults.mutate import spoilt
-from apps.faults.targets import Target, Wrong, attempt, clear, put, targets
+from apps.faults.target import Target, Wrong, attempt, clear, put, rounds
+from apps.faults.targets import targets
 from data.errors import SceneError
 from data.scene import load_scene
 from nerf.checkpoint import saved
@@ -42,11 +43,16 @@ def test_every_seed_is_good(name, tmp_path):
 def test_cases_are_read_or_refused_in_a_sentence(made, tmp_path):
     taken: Counter[str] = Counter()
     for target in targets(made[1]):
-        for case in range(CASES):
+        for case in range(CASES if target.rare == 1 else 2):
             clear(tmp_path / "case")
             target.prepare(tmp_path / "case", Random(f"{target.name} {case}"))
             taken[target.name] += attempt(target, tmp_path / "case")
-    assert set(taken) == {target.name for target in targets(made[1])} and 10 < sum(taken.values()) < 100
+    assert set(taken) == {target.name for target in targets(made[1])} and 10 < sum(taken.values()) < 120
+
+
+def test_rare_targets_are_tried_in_some_rounds():
+    often, rare = (Target(name, lambda *_: None, lambda _: None, (), rare=k) for name, k in (("a", 1), ("b", 3)))
+    assert [target.name for target in rounds([often, rare])] == ["a", "b", "a", "a"]
 
 
 def test_a_case_is_its_number():

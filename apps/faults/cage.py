@@ -36,10 +36,13 @@ class Watch:
     """Sees every file that is opened while it is on."""
 
     folder: str | None = None
+    programs: tuple[str, ...] = ()  # that may be started
     seen: list[str] = field(default_factory=list)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.folder is None:
+            return
+        if event == "subprocess.Popen" and str(arguments[0] or arguments[1][0]) in self.programs:
             return
         if event in (
             "subprocess.Popen",
@@ -73,9 +76,11 @@ WATCH = Watch()
 
 
 @contextmanager
-def watched(folder: Path, inner: str = "") -> Iterator[None]:
-    """Raises Outside at the end where anything but `folder`, or what lies below `folder/inner`, was touched."""
-    WATCH.seen, WATCH.folder = [], str(folder / inner if inner else folder)
+def watched(folder: Path, inner: str = "", programs: tuple[str, ...] = ()) -> Iterator[None]:
+    """Raises Outside at the end where anything but `folder`, or what lies below `folder/inner`, was touched, or a program
+    started that isn't one of `programs`."""
+    WATCH.seen, WATCH.programs = [], programs
+    WATCH.folder = str(folder / inner if inner else folder)
     try:
         yield
     finally:
@@ -98,7 +103,8 @@ def serve(run: Path, home: Path, first: int, step: int, until: float) -> None:
     """Try cases `first`, `first + step`, ... until that time; the child's whole life."""
     import torch
 
-    from apps.faults.targets import attempt, clear, targets
+    from apps.faults.target import attempt, clear
+    from apps.faults.targets import targets
 
     torch.set_num_threads(1)
     sys.addaudithook(WATCH)
@@ -109,6 +115,7 @@ def serve(run: Path, home: Path, first: int, step: int, until: float) -> None:
         _one(target, home / f"case-{first % step}", -1, attempt, clear)
     bound()
     case, counts = first, {target.name: [0, 0] for target in every}
+    every = rounds(every)
     while time.time() < until:
         target = every[case % len(every)]
         (home / f"now-{first % step}").write_text(str(case))
@@ -137,7 +144,7 @@ def _one(target: Any, folder: Path, case: int, attempt: Any, clear: Any) -> bool
     random = Random(f"{target.name} {case}")
     target.prepare(folder, random)
     try:
-        with watched(folder, "scene" if target.name.startswith("scene") else ""):
+        with watched(folder, target.inner, target.programs):
             return attempt(target, folder)
     except BaseException:
         return traceback.format_exc()

@@ -20,7 +20,7 @@ from random import Random
 import torch
 
 from apps.faults import seeds
-from apps.faults.targets import put
+from apps.faults.target import put
 from data.films import VideoError
 from data.scene import load_scene
 from nerf import states
