@@ -19,9 +19,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from apps.faults.clock import Clock
+
 MEMORY = 1 << 30  # bytes that the cases may take beyond what the program itself has
 FILES = 256 << 20  # bytes of any one file that is written
 HANG = 60.0  # seconds for one case
+TOLD = 5.0  # seconds between a child's figures
 _HOME = Path(__file__).parents[2]
 # Looked at by the interpreter itself: its modules, its own source for warnings, its random numbers.
 _KNOWN = tuple(map(str, (sys.prefix, sys.base_prefix, "/usr", "/proc", "/sys", "/dev", "/etc/mime", _HOME)))
@@ -106,6 +109,7 @@ def serve(run: Path, home: Path, first: int, step: int, until: float) -> None:
     from apps.faults.target import attempt, clear
     from apps.faults.targets import targets
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this ends it
     torch.set_num_threads(1)
     sys.addaudithook(WATCH)
     every = targets(run)
@@ -116,6 +120,7 @@ def serve(run: Path, home: Path, first: int, step: int, until: float) -> None:
     bound()
     case, counts = first, {target.name: [0, 0] for target in every}
     every = rounds(every)
+    told = 0.0
     while time.time() < until:
         target = every[case % len(every)]
         (home / f"now-{first % step}").write_text(str(case))
@@ -126,7 +131,8 @@ def serve(run: Path, home: Path, first: int, step: int, until: float) -> None:
             counts[target.name][fault] += 1
         else:
             log.write(json.dumps({"case": case, "target": target.name, "fault": fault}) + "\n")
-        if case % 500 < step:
+        if time.time() - told > TOLD:
+            told = time.time()
             _tell(home, first % step, case, counts)
         case += step
     _tell(home, first % step, case, counts)
@@ -158,12 +164,12 @@ def _tell(home: Path, own: int, case: int, counts: dict[str, list[int]]) -> None
     os.replace(draft, home / f"told-{own}-{os.getpid()}.json")
 
 
-def fuzz(run: Path, home: Path, seconds: float, workers: int, first: int = 0) -> dict[str, Any]:
+def fuzz(run: Path, home: Path, clock: Clock, workers: int, first: int = 0) -> dict[str, Any]:
     """Try cases for that long in `workers` processes at once; one that ends early is written down and replaced."""
     home.mkdir(parents=True, exist_ok=True)
-    until, ended = time.time() + seconds, []
-    alive = {w: _start(run, home, first + w, workers, until) for w in range(workers)}
-    while alive:
+    began, ended = time.time(), []
+    alive = {w: _start(run, home, first + w, workers, clock.until) for w in range(workers)}
+    while alive and not Clock.stopped:
         time.sleep(0.5)
         for worker, process in list(alive.items()):
             if process.poll() is None:
@@ -173,9 +179,16 @@ def fuzz(run: Path, home: Path, seconds: float, workers: int, first: int = 0) ->
                 case = int((home / f"now-{worker}").read_text())
                 trace = (home / f"trace-{worker}.txt").read_text()
                 ended.append({"case": case, "target": "", "fault": f"exit code {process.returncode}\n{trace}"})
-                if time.time() < until:
-                    alive[worker] = _start(run, home, case + workers, workers, until)
-    return _summed(home, ended)
+                if clock.running():
+                    alive[worker] = _start(run, home, case + workers, workers, clock.until)
+        so_far = _summed(home, ended)
+        cases = sum(map(sum, so_far["counts"].values()))
+        clock.tell(f"{cases:,} cases, {len(so_far['faults'])} faults")
+    for process in alive.values():
+        process.terminate()
+        process.wait()
+    told = {"seconds": time.time() - began, "workers": workers, "first": first}
+    return _summed(home, ended) | told
 
 
 def _start(run: Path, home: Path, first: int, step: int, until: float) -> subprocess.Popen[bytes]:
