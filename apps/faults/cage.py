@@ -157,7 +157,8 @@ def _one(target: Any, folder: Path, case: int, attempt: Any, clear: Any) -> bool
 
 
 def _tell(home: Path, own: int, case: int, counts: dict[str, list[int]]) -> None:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)  # ffmpeg is one of the children
+    peak = max(resource.getrusage(one).ru_maxrss for one in who) * 1024
     told = {"case": case, "counts": counts, "peak": peak, "pid": os.getpid()}
     draft = home / f"told-{own}-{os.getpid()}.tmp"
     draft.write_text(json.dumps(told))
