@@ -107,6 +107,12 @@ def test_the_cage_sees_files_outside_and_bounds_memory(tmp_path):
     assert done.stdout.split() == ["quiet", "noticed", "noticed", "bounded"], done.stderr
 
 
+def test_a_child_tries_cases_and_tells_of_them(made, tmp_path):
+    found = cage.fuzz(made[1], tmp_path, Clock("readers", 0.1), 1, first=5)
+    assert sum(map(sum, found["counts"].values())) == 1 and found["faults"] == [] and found["peak"] > 1e7
+    assert (found["workers"], found["first"]) == (1, 5)
+
+
 def test_spoilt_states_are_passed_over(made, tmp_path, monkeypatch):
     clock = Clock("states", 0)
     left = iter([True] * 12 + [False])

@@ -106,7 +106,7 @@ def serve(run: Path, home: Path, first: int, step: int, until: float) -> None:
     """Try cases `first`, `first + step`, ... until that time; the child's whole life."""
     import torch
 
-    from apps.faults.target import attempt, clear
+    from apps.faults.target import attempt, clear, rounds
     from apps.faults.targets import targets
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this ends it
@@ -121,7 +121,7 @@ def serve(run: Path, home: Path, first: int, step: int, until: float) -> None:
     case, counts = first, {target.name: [0, 0] for target in every}
     every = rounds(every)
     told = 0.0
-    while time.time() < until:
+    while True:  # one case at least
         target = every[case % len(every)]
         (home / f"now-{first % step}").write_text(str(case))
         faulthandler.dump_traceback_later(HANG, exit=True, file=trace)
@@ -135,6 +135,8 @@ def serve(run: Path, home: Path, first: int, step: int, until: float) -> None:
             told = time.time()
             _tell(home, first % step, case, counts)
         case += step
+        if time.time() >= until:
+            break
     _tell(home, first % step, case, counts)
 
 
@@ -193,6 +195,7 @@ def fuzz(run: Path, home: Path, clock: Clock, workers: int, first: int = 0) -> d
 
 
 def _start(run: Path, home: Path, first: int, step: int, until: float) -> subprocess.Popen[bytes]:
+    (home / f"now-{first % step}").write_text(str(first))
     code = "import sys; from apps.faults.cage import main; main(sys.argv[1:])"
     told = [str(run), str(home), str(first), str(step), str(until)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
