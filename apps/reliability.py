@@ -24,14 +24,17 @@ import tyro
 
 from apps.ablation import insert
 from apps.faults import cage, crash
-from apps.faults.targets import attempt, clear, targets
+from apps.faults.clock import Clock, interruptible
+from apps.faults.numbers import numbers
+from apps.faults.target import attempt, clear, rounds
+from apps.faults.targets import targets
 from data.durations import seconds
 from data.files import write_atomically
 from nerf.config import ConfigError
 
 MARKERS = ("<!-- reliability -->", "<!-- /reliability -->")
-KILLS, SPOILS = 0.2, 0.03  # shares of the time; the rest is for readers
-Part = Literal["kills", "disks", "states", "readers"]
+KILLS, SPOILS = 0.15, 0.02  # shares of the time; the rest is for readers, and beside it come disks and numbers
+Part = Literal["kills", "disks", "numbers", "states", "readers"]
 PARTS: tuple[Part, ...] = get_args(Part)
 FIGURES = "figures.json"
 
@@ -44,7 +47,7 @@ class Options:
     """
 
     budget: str = "25m"
-    """How long."""
+    """How long trainings are killed, states spoilt and readers fed. Full disks and odd numbers take some minutes more."""
     workers: int = 1
     """Processes that feed readers at the same time."""
     first: int = 0
@@ -67,20 +70,25 @@ def measure(options: Options, work: Path) -> dict[str, Any]:
     random, runs = Random(options.first), work / "runs"
     figures = json.loads((work / FIGURES).read_text()) if (work / FIGURES).is_file() else {}
     scene, run = crash.make(runs)
-    readers = (1 - KILLS - SPOILS) * budget
-    tries: dict[Part, Callable[[], Any]] = {
-        "kills": lambda: crash.killed(scene, run, runs, KILLS * budget, random),
-        "disks": lambda: crash.full_disks(scene, run, runs),
-        "states": lambda: crash.spoilt(run, runs, SPOILS * budget, random),
-        "readers": lambda: (
-            cage.fuzz(run, work / "cases", readers, options.workers, options.first)
-            | {"seconds": readers, "workers": options.workers, "first": options.first}
-        ),
+    shares = {"kills": KILLS, "states": SPOILS, "readers": 1 - KILLS - SPOILS}
+    tries: dict[Part, Callable[[Clock], Any]] = {
+        "kills": lambda clock: crash.killed(scene, runs, clock, random),
+        "disks": lambda clock: crash.full_disks(scene, run, runs),
+        "numbers": lambda clock: numbers(runs, clock),
+        "states": lambda clock: crash.spoilt(run, runs, clock, random),
+        "readers": lambda clock: cage.fuzz(run, work / "cases", clock, options.workers, options.first),
     }
-    for part in options.only:
-        print(f"{part} ...", flush=True)
-        figures[part] = tries[part]()
-        (work / FIGURES).write_text(json.dumps(figures))
+    with interruptible():
+        for part in options.only:
+            print(f"{part} ...", flush=True)
+            found = tries[part](Clock(part, shares.get(part, 0.0) * budget))
+            if Clock.stopped and part == "disks":  # half of them tell nothing
+                break
+            figures[part] = found
+            (work / FIGURES).write_text(json.dumps(figures))
+            if Clock.stopped:
+                print("stopped: the figures are those until now", flush=True)
+                break
     return figures
 
 
@@ -91,6 +99,11 @@ def markdown(figures: dict[str, Any]) -> str:
         parts.append(_table("Trainings killed (SIGKILL) at random moments", figures["kills"]))
     if disks:
         parts.append(f"Small disks: not tried ({disks}).\n" if isinstance(disks, str) else _table("Small disks", disks))
+    if "numbers" in figures:
+        rows = (f"| {name} | {came} |" for name, came in figures["numbers"]["results"].items())
+        parts.append(
+            "\n".join(["| Odd numbers, each a scene that is trained | what came of it |", "|---|---|", *rows, ""])
+        )
     if "states" in figures:
         parts.append(_table("States of a run spoilt on disk", figures["states"]))
     if "readers" in figures:
@@ -122,6 +135,7 @@ def wrong(figures: dict[str, Any]) -> bool:
         or kills["runs that ended"] != kills["with the undisturbed run's bits"]
         or kills["failed"]
         or states["read wrongly"]
+        or figures.get("numbers", {}).get("wrong")
         or tried != on_disks["went on to the undisturbed run's bits, given room"]
     )
 
@@ -135,7 +149,7 @@ def _table(title: str, figures: dict[str, int]) -> str:
 def repeat(case: int, work: Path) -> int:
     """Try one case; 1 where it shows a fault."""
     _, run = crash.make(work / "runs")
-    every = targets(run)
+    every = rounds(targets(run))
     target, folder = every[case % len(every)], work / "case"
     clear(folder)
     target.prepare(folder, Random(f"{target.name} {case}"))
@@ -163,6 +177,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(found)
         if options.out is not None:
             write_atomically(options.out, insert(text, f"\n{found}", options.out, MARKERS).encode())
+        for said in figures.get("numbers", {}).get("wrong", []):
+            print(said, file=sys.stderr)
         for fault in figures.get("readers", {}).get("faults", [])[:20]:
             print(f"case {fault['case']}, {fault['target']}:\n{fault['fault']}", file=sys.stderr)
     except (ConfigError, OSError) as error:

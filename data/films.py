@@ -1,4 +1,4 @@
-"""Films and pictures on disk: MP4 that browsers play, GIF, or a folder of PNG files.
+"""Films and pictures on disk: MP4 that browsers play, GIF, or a folder of PNG files; and what of a film is read (`READING`).
 
 A film is written beside its place and moved there once it is whole: whatever ends a rendering early leaves nothing.
 """
@@ -17,6 +17,19 @@ from jaxtyping import UInt8
 from PIL import Image
 
 FILMS = (".mp4", ".gif")
+SIDE, PIXELS, FRAMES = (
+    16_384,
+    36_000_000,
+    30_000,
+)  # the most of a film that is read: 8K and square, 16 minutes of 30 a second
+# What is opened as a film must be one: playlists and scripts, which ffmpeg knows by their text whatever the name, lead to
+# other files and to the network.
+READING = [
+    "-protocol_whitelist", "file", "-format_whitelist",
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,apng,mpeg,mpegts,mpegvideo,m4v,h264,hevc,av1,obu,mjpeg,asf,flv,ogg,dv,mxf,nut,ivf,"
+    "yuv4mpegpipe",
+    "-max_pixels", str(PIXELS),
+]  # fmt: skip
 # BT.709 and said so in the file: unmarked, players guess by the picture's size, and colours shift.
 _COLOURS = [
     "-vf",

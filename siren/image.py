@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from data.errors import shown
 from data.images import composite, read_pixels, to_uint8
 from siren.loop import FitError
 
@@ -136,8 +137,9 @@ def _named(name: str) -> np.ndarray:
 def _mapped(path: Path) -> np.ndarray:
     try:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FitError(f"{path}: expected an array of pixels (.npy), found a broken one: {error}") from None
+    except Exception as error:  # NumPy's reader ends in anything from EOFError to tokenize.TokenError
+        found = shown(str(error))
+        raise FitError(f"{path}: expected an array of pixels (.npy), found a broken one: {found}") from None
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
         raise FitError(f"{path}: expected uint8 of shape h w, h w 1 or h w 3, found {pixels.dtype} {pixels.shape}")

@@ -38,8 +38,10 @@ class SirenConfig:
             if getattr(self, name) < 1:
                 raise FitError(f"network: {name}: expected at least 1, found {getattr(self, name)}")
         for name in ("omega", "first_omega"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise FitError(f"network: {name}: expected a positive number, found {getattr(self, name)}")
+            if not 1e-9 < getattr(self, name) < 1e9:  # past these, weights are no float32 numbers
+                raise FitError(
+                    f"network: {name}: expected a positive number from 1e-9 to 1e9, found {getattr(self, name)}"
+                )
 
 
 class Siren(nn.Module):

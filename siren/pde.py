@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from data.errors import shown
 from data.films import write_video
 from siren.command import backend, follow, length, run, write_metrics
 from siren.loop import FitError, Schedule
@@ -134,8 +135,8 @@ def read_slowness(file: Path) -> Function:
     """`grid_slowness` of a .npy file. Raises FitError."""
     try:
         values = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FitError(f"{file}: expected an array (.npy), found: {error}") from None
+    except Exception as error:  # NumPy's reader ends in anything from EOFError to tokenize.TokenError
+        raise FitError(f"{file}: expected an array (.npy), found: {shown(str(error))}") from None
     if (
         not isinstance(values, np.ndarray)
         or values.ndim != 2

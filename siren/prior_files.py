@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from data.errors import shown
 from data.files import write_atomically
 from nerf.kernels import Ops
 from siren.loop import FitError
@@ -47,10 +48,10 @@ def load_prior(path: Path, ops: Ops | None = None) -> ImagePrior:
             # Shapes first: a wrong config must not get to ask for memory.
             found = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
             if found != (expected := shapes(config)):
-                raise FitError(f"{file}: expected tensors of shapes {expected}, found {found}")
+                raise FitError(f"{file}: expected tensors of shapes {shown(expected)}, found {shown(found)}")
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise FitError(f"{file}: expected a whole safetensors file, found a broken one: {error}") from None
+        raise FitError(f"{file}: expected a whole safetensors file, found a broken one: {shown(str(error))}") from None
     for name, value in tensors.items():
         if not bool(torch.isfinite(value).all()):
             raise FitError(f"{file}: {name}: expected numbers, found NaN or infinity")
@@ -84,11 +85,13 @@ def _config(file: Path, text: str) -> PriorConfig:
     except (ValueError, RecursionError):
         written = None
     if not isinstance(written, dict) or written.keys() != kinds.keys():
-        raise FitError(f"{file}: prior: expected the fields {', '.join(kinds)} in the metadata, found {text[:80]}")
+        raise FitError(f"{file}: prior: expected the fields {', '.join(kinds)} in the metadata, found {shown(text)}")
     for name, kind in kinds.items():
         if type(written[name]) is not kind or not abs(written[name]) < 1e5:
-            raise FitError(f"{file}: prior: {name}: expected a number of kind {kind.__name__}, found {written[name]!r}")
+            raise FitError(
+                f"{file}: prior: {name}: expected a number of kind {kind.__name__}, found {shown(written[name])}"
+            )
     try:
         return PriorConfig(**written)
     except ValueError as error:
-        raise FitError(f"{file}: {error}") from None
+        raise FitError(f"{file}: {shown(str(error))}") from None

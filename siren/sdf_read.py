@@ -7,18 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from data.errors import shown
 from siren.loop import FitError
 from siren.sdf_examples import Mesh, example
 from siren.sdf_glb import read_glb
+from siren.sdf_ply import read_ply
 from siren.sdf_shape import SAMPLES, Shape, open3d, shape_from_mesh, shape_from_points
 
 MESHES, CLOUDS = (".ply", ".obj", ".stl", ".off", ".glb"), (".ply", ".xyz", ".xyzn")
-SIZES = {
-    **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),
-    **dict.fromkeys(("short", "ushort", "int16", "uint16"), 2),
-    **dict.fromkeys(("int", "uint", "float", "int32", "uint32", "float32"), 4),
-    **dict.fromkeys(("double", "float64"), 8),
-}
 
 
 def read_shape(source: str | Path, seed: int = 0, count: int = SAMPLES) -> Shape:
@@ -45,43 +41,14 @@ def read_shape(source: str | Path, seed: int = 0, count: int = SAMPLES) -> Shape
     if kind in (".xyz", ".xyzn"):
         return _read_xyz(path)
     if kind == ".glb":
-        return shape_from_mesh(_joined(read_glb(path)), seed, str(path), count)
-    if kind == ".ply" and not check_ply(path):
-        return _read_ply_points(path)
-    if kind in (".stl", ".off"):
-        (_check_stl if kind == ".stl" else _check_off)(path)
-    return shape_from_mesh(_read_mesh(path), seed, str(path), count)
-
-
-def check_ply(path: Path) -> bool:
-    """Whether a PLY file holds faces. Raises FitError where the file is shorter than its header says, since readers
-    fill what is missing with whatever was in memory."""
-    with open(path, "rb") as file:
-        head = file.read(1 << 16)
-    end = head.find(b"end_header")
-    if not head.startswith(b"ply") or end < 0:
-        raise FitError(f"{path}: expected a PLY file, which starts with 'ply' and has an 'end_header', found none")
-    begin = head.find(b"\n", end) + 1
-    lines = [line.split() for line in head[:end].decode("latin-1").splitlines()]
-    layout = next((line[1] for line in lines if line[:1] == ["format"] and len(line) > 1), "none")
-    counts, least, faces = [], 0, 0
-    for line in lines:
-        if line[:1] == ["element"] and len(line) == 3 and line[2].isdigit():
-            counts.append(int(line[2]))
-            faces += int(line[2]) if line[1] == "face" else 0
-        elif line[:1] == ["property"] and counts and len(line) >= 3:
-            # A list says its length; that of a face is at least three.
-            parts = (line[2], *[line[3]] * 3) if line[1] == "list" and len(line) == 5 else (line[1],)
-            least += counts[-1] * sum(SIZES.get(part, 1) for part in parts) if faces or line[1] != "list" else 0
-    have = path.stat().st_size - begin
-    if layout == "ascii":
-        with open(path, "rb") as file:
-            file.seek(begin)
-            least, have = sum(counts), sum(1 for line in file if line.strip())
-    if have < least:
-        unit = "lines" if layout == "ascii" else "bytes"
-        raise FitError(f"{path}: expected at least {least} {unit} after the header, found {have}; the file is cut off")
-    return faces > 0
+        return shape_from_mesh(_joined(read_glb(path), path), seed, str(path), count)
+    if kind == ".ply":
+        points, normals, faces = read_ply(path)
+        if faces is None:
+            return shape_from_points(points, normals, str(path))
+        return shape_from_mesh(_joined(Mesh(points, faces), path), seed, str(path), count)
+    mesh = _read_off(path) if kind == ".off" else _read_mesh(path, kind)
+    return shape_from_mesh(_joined(mesh, path), seed, str(path), count)
 
 
 def _check_stl(path: Path) -> None:
@@ -95,32 +62,44 @@ def _check_stl(path: Path) -> None:
         raise FitError(f"{path}: expected an STL file of at least {least} bytes, found {have}; it is cut off or no STL")
 
 
-def _check_off(path: Path) -> None:
-    """Refuse an OFF file with fewer numbers than its vertices (3 each) and faces (4 at least) need."""
+def _read_off(path: Path) -> Mesh:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     words = [word for line in lines for word in line.partition("#")[0].split()]
     if words and words[0].upper().endswith("OFF"):
         del words[0]
-    if len(words) < 3 or not (words[0].isdigit() and words[1].isdigit()):
-        raise FitError(f"{path}: expected OFF and the numbers of vertices and triangles, found {' '.join(words[:3])!r}")
-    least = 3 + 3 * int(words[0]) + 4 * int(words[1])
-    if len(words) < least:
+    if len(words) < 3 or not all(word.isascii() and word.isdigit() and len(word) < 12 for word in words[:2]):
+        found = " ".join(words[:3])[:60]
+        raise FitError(f"{path}: expected OFF and the numbers of vertices and triangles, found {found!r}")
+    count, faces = int(words[0]), int(words[1])
+    if len(words) < (least := 3 + 3 * count + 4 * faces):
         raise FitError(f"{path}: expected at least {least} numbers, found {len(words)}; the file is cut off")
+    at, fans = 3 + 3 * count, []
+    try:
+        vertices = np.array(words[3:at], float).reshape(-1, 3)
+        for _ in range(faces):
+            corners = [int(word) for word in words[at + 1 : at + 1 + int(words[at])]]
+            fans += [(corners[0], corners[i], corners[i + 1]) for i in range(1, len(corners) - 1)]
+            at += 1 + max(0, int(words[at]))
+        triangles = np.array(fans, np.int64).reshape(-1, 3)
+    except (ValueError, IndexError, OverflowError) as error:
+        raise FitError(f"{path}: expected vertices and faces in numbers, found: {shown(str(error))}") from None
+    return Mesh(vertices, triangles)
 
 
-def _read_mesh(path: Path) -> Mesh:
-    o3d = open3d()
-    mesh = o3d.io.read_triangle_mesh(str(path))
-    mesh = Mesh(np.asarray(mesh.vertices).copy(), np.asarray(mesh.triangles).astype(np.int64))
-    if len(mesh.faces) == 0:
-        raise FitError(f"{path}: faces: expected triangles, found none; the file is broken, cut off or of another kind")
-    return _joined(mesh)
+def _read_mesh(path: Path, kind: str) -> Mesh:
+    """An OBJ or STL file, by open3d."""
+    if kind == ".stl":
+        _check_stl(path)
+    mesh = open3d().io.read_triangle_mesh(str(path))
+    return Mesh(np.asarray(mesh.vertices).copy(), np.asarray(mesh.triangles).astype(np.int64))
 
 
-def _joined(mesh: Mesh) -> Mesh:
+def _joined(mesh: Mesh, path: Path) -> Mesh:
     """Vertices at one place made one, as files that repeat them for each triangle need, and neighbouring triangles
     turned to agree, where that can be done."""
-    if not np.isfinite(mesh.vertices).all():
+    if len(mesh.faces) == 0:
+        raise FitError(f"{path}: faces: expected triangles, found none; the file is broken, cut off or of another kind")
+    if not np.isfinite(mesh.vertices).all() or mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
         return mesh  # what is wrong is said where the shape is placed
     o3d = open3d()
     whole = o3d.geometry.TriangleMesh(o3d.utility.Vector3dVector(mesh.vertices), o3d.utility.Vector3iVector(mesh.faces))
@@ -129,12 +108,6 @@ def _joined(mesh: Mesh) -> Mesh:
     if whole.is_orientable():
         whole.orient_triangles()
     return Mesh(np.asarray(whole.vertices).copy(), np.asarray(whole.triangles).astype(np.int64))
-
-
-def _read_ply_points(path: Path) -> Shape:
-    cloud = open3d().io.read_point_cloud(str(path), remove_nan_points=False, remove_infinite_points=False)
-    normals = np.asarray(cloud.normals).copy() if cloud.has_normals() else None
-    return shape_from_points(np.asarray(cloud.points).copy(), normals, str(path))
 
 
 def _read_xyz(path: Path) -> Shape:

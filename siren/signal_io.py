@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from data.films import FRAMES, PIXELS, READING
 from data.images import area_average, to_uint8
 from siren.loop import FitError
 
@@ -39,7 +40,7 @@ def read_film(path: Path, frames: int | None = None, downscale: int = 1, memory:
     except ImportError:
         raise FitError(f"{path}: reading films takes imageio: pip install 'imageio[ffmpeg]'") from None
     try:
-        with imageio.get_reader(path, "ffmpeg") as reader:
+        with imageio.get_reader(path, "ffmpeg", input_params=READING) as reader:
             return _read(reader, path, frames, downscale, memory)
     except FitError:
         raise
@@ -60,11 +61,16 @@ def _read(reader: Any, path: Path, frames: int | None, downscale: int, memory: i
         raise FitError(f"{path}: expected a positive number of frames a second, found {fps}")
     expected = round(said) if math.isfinite(said) else None
     kept: list[np.ndarray] = []
+    width, height = header["size"]
+    if width * height > PIXELS:  # before there is a place for the first
+        raise FitError(f"{path}: expected frames of at most {PIXELS // 1_000_000} megapixels, found {width} x {height}")
     for frame in reader.iter_data():
         height, width = frame.shape[0] // downscale, frame.shape[1] // downscale
         if not height or not width:
             size = f"{frame.shape[1]} x {frame.shape[0]}"
             raise FitError(f"--downscale: expected at most the sides of {path}, {size}, found {downscale}")
+        if len(kept) == FRAMES:
+            raise FitError(f"{path}: expected at most {FRAMES} frames, found more; {SHRINK}")
         # At the first frame, refuse what the header says will be too much; after it, believe what comes.
         total = expected if expected and not kept else len(kept) + 1
         check_memory(path, total if frames is None else min(total, frames), height, width, memory)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from data.errors import shown
 from data.files import write_atomically
 from nerf.kernels import Ops
 from siren.loop import FitError
@@ -78,7 +79,7 @@ def load_network(path: Path, ops: Ops | None = None) -> tuple[Siren, dict[str, A
             _check({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, config, path)  # noqa: SIM118
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise FitError(f"{path}: expected a whole safetensors file, found a broken one: {error}") from None
+        raise FitError(f"{path}: expected a whole safetensors file, found a broken one: {shown(str(error))}") from None
     for name, value in tensors.items():
         if value.dtype not in DTYPES.values():
             raise FitError(f"{path}: {name}: expected {', '.join(DTYPES)}, found {str(value.dtype)[6:]}")

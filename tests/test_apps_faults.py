@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -12,9 +13,11 @@ import pytest
 import torch
 
 from apps import reliability
-from apps.faults import cage, crash, seeds
+from apps.faults import cage, crash, numbers, seeds
+from apps.faults.clock import Clock, interruptible
 from apps.faults.mutate import spoilt
-from apps.faults.targets import Target, Wrong, attempt, clear, put, targets
+from apps.faults.target import Target, Wrong, attempt, clear, put, rounds
+from apps.faults.targets import targets
 from data.errors import SceneError
 from data.scene import load_scene
 from nerf.checkpoint import saved
@@ -42,11 +45,16 @@ def test_every_seed_is_good(name, tmp_path):
 def test_cases_are_read_or_refused_in_a_sentence(made, tmp_path):
     taken: Counter[str] = Counter()
     for target in targets(made[1]):
-        for case in range(CASES):
+        for case in range(CASES if target.rare == 1 else 2):
             clear(tmp_path / "case")
             target.prepare(tmp_path / "case", Random(f"{target.name} {case}"))
             taken[target.name] += attempt(target, tmp_path / "case")
-    assert set(taken) == {target.name for target in targets(made[1])} and 10 < sum(taken.values()) < 100
+    assert set(taken) == {target.name for target in targets(made[1])} and 10 < sum(taken.values()) < 120
+
+
+def test_rare_targets_are_tried_in_some_rounds():
+    often, rare = (Target(name, lambda *_: None, lambda _: None, (), rare=k) for name, k in (("a", 1), ("b", 3)))
+    assert [target.name for target in rounds([often, rare])] == ["a", "b", "a", "a"]
 
 
 def test_a_case_is_its_number():
@@ -99,10 +107,17 @@ def test_the_cage_sees_files_outside_and_bounds_memory(tmp_path):
     assert done.stdout.split() == ["quiet", "noticed", "noticed", "bounded"], done.stderr
 
 
+def test_a_child_tries_cases_and_tells_of_them(made, tmp_path):
+    found = cage.fuzz(made[1], tmp_path, Clock("readers", 0.1), 1, first=5)
+    assert sum(map(sum, found["counts"].values())) == 1 and found["faults"] == [] and found["peak"] > 1e7
+    assert (found["workers"], found["first"]) == (1, 5)
+
+
 def test_spoilt_states_are_passed_over(made, tmp_path, monkeypatch):
-    clock = iter(range(100))
-    monkeypatch.setattr(crash.time, "time", lambda: next(clock))
-    figures = crash.spoilt(made[1], tmp_path, 12, Random(0))
+    clock = Clock("states", 0)
+    left = iter([True] * 12 + [False])
+    monkeypatch.setattr(clock, "running", lambda: next(left))
+    figures = crash.spoilt(made[1], tmp_path, clock, Random(0))
     assert figures["read wrongly"] == 0 and figures["read, an older state with a note"] >= 8
     kinds = ("cut short", "bits turned", "pages of zeros", "parts overwritten")
     assert all(figures[kind] for kind in kinds)
@@ -116,9 +131,17 @@ def test_the_page_gets_its_figures(tmp_path):
     counts = {"scene: LLFF": [1500, 20], "a view": [3, 4]}
     readers = {"counts": counts, "faults": [], "peak": 5e8, "seconds": 1201.2, "workers": 1, "first": 40}
     ended = {"runs that ended": 2, "with the undisturbed run's bits": 2}
-    figures = {"kills": {"killed": 7} | ended, "disks": "no mounts", "states": {"cut": 1}, "readers": readers}
+    odd = {"results": {"one photo": "refused"}, "wrong": []}
+    figures = {
+        "kills": {"killed": 7} | ended,
+        "numbers": odd,
+        "disks": "no mounts",
+        "states": {"cut": 1},
+        "readers": readers,
+    }
     text = reliability.markdown(figures)
     assert "| scene: LLFF | 1,520 | 1,500 | 20 |" in text and "| **all** | **1,527** | 1,503 | 24 |" in text
+    assert "| one photo | refused |" in text
     assert "| killed | 7 |" in text and "not tried (no mounts)" in text
     assert "20 minutes, 1 at a time, from case 40. Faults found: 0. The most memory of a process: 500 MB" in text
     assert reliability.markdown({"states": {"cut": 1}}).count("|---|") == 1
@@ -132,8 +155,51 @@ def test_the_page_gets_its_figures(tmp_path):
         {"kills": {"runs that ended": 2, "with the undisturbed run's bits": 1}},
         {"kills": {"failed": 1}},
         {"states": {"read wrongly": 1}},
+        {"numbers": {"results": {}, "wrong": ["x"]}},
         {"disks": {"disks that were full": 1}},
     ],
 )
 def test_what_is_wrong_is_told_by_the_exit_code(change):
     assert reliability.wrong(change) and not reliability.wrong({"disks": "no mounts", "readers": {"faults": []}})
+
+
+def test_kills_are_aimed_at_writes(tmp_path):
+    """A stand-in for a process that writes states of 100 bytes: the wait is over in the second one, half of it written."""
+    draft, seen = tmp_path / "checkpoint.safetensors.tmp", []
+    sizes = iter([None, 0, 60, None, 10, 40, 50, 100, None])
+    draft.write_bytes(bytes(70))  # what an earlier kill left
+
+    def alive() -> bool:
+        size = next(sizes)
+        seen.append(size)
+        draft.unlink(missing_ok=True) if size is None else draft.write_bytes(bytes(size))
+        return True
+
+    crash._wait_for_write(alive, tmp_path, 2, 50)
+    assert seen == [None, 0, 60, None, 10, 40, 50]
+
+
+def test_odd_scenes_are_refused_warned_of_or_learned(tmp_path, monkeypatch):
+    monkeypatch.setattr(numbers, "STEPS", 4)
+    names = ("as it should be", "a million units wide", "NaN in a pose", "all photos black")
+    chosen = {name: numbers.CASES[name] for name in names}
+    monkeypatch.setattr(numbers, "CASES", chosen | {"wrong": numbers.Case(chosen["NaN in a pose"].make, ("trained",))})
+    found = numbers.numbers(tmp_path, Clock("numbers", 0))
+    came = [found["results"][name].split(":")[0] for name in names]
+    assert came == [numbers.SAME, numbers.SAME, "refused", numbers.WARNED]
+    assert len(found["wrong"]) == 1 and "expected trained, found refused" in found["wrong"][0]
+
+
+def test_lines_come_twice_a_minute_and_ctrl_c_ends_all_parts(capsys):
+    clock = Clock("readers", 100)
+    clock.tell("too soon")
+    clock.told -= 31
+    clock.tell("5 cases")
+    assert capsys.readouterr().out in ("readers: 5 cases; 1:40 left\n", "readers: 5 cases; 1:39 left\n")
+    with interruptible():
+        assert clock.running()
+        signal.raise_signal(signal.SIGINT)
+        assert not clock.running()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert clock.running()

@@ -100,3 +100,29 @@ def test_masks_of_all_frames_become_those_of_the_chosen(tmp_path: Path):
 def test_a_webcam_that_is_not_there_is_said(tmp_path: Path):
     with pytest.raises(SceneError, match=r"webcam:97: webcam: expected a camera that this machine can open, found \w"):
         record("<video97>", tmp_path / "a.mp4", 1, 640)
+
+
+PLAYLISTS = {
+    "list.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1.0,\n{}\n#EXT-X-ENDLIST\n",
+    "film.mp4": "ffconcat version 1.0\nfile good.mp4\n",
+}
+
+
+@pytest.mark.parametrize("name", PLAYLISTS)
+def test_a_playlist_is_no_film(name: str, tmp_path: Path):
+    good = write(tmp_path / "good.mp4", pan(1, 8))
+    (tmp_path / name).write_text(PLAYLISTS[name].format(good))
+    with pytest.raises(SceneError, match=f"{name}: film: expected one that ffmpeg can decode") as caught:
+        open_film(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_films_beyond_measure_are_refused(tmp_path: Path, monkeypatch):
+    file = write(tmp_path / "a.mp4", pan(1, 12))
+    film = open_film(file)
+    monkeypatch.setattr("data.capturing.film.FRAMES", 11)
+    with pytest.raises(SceneError, match=r"a.mp4: film: expected at most 11 frames, found more"):
+        list(read_frames(film))
+    monkeypatch.setattr("data.capturing.film.PIXELS", 96 * 72 - 1)
+    with pytest.raises(SceneError, match=r"a.mp4: frames: expected at most .*, found 96x72"):
+        open_film(file)

@@ -108,3 +108,15 @@ def test_bad_folders_are_said(tmp_path: Path):
     (tmp_path / "in" / "b.jpg").write_bytes(data[: len(data) // 2])
     with pytest.raises(SceneError, match=r"b\.jpg: image: expected a whole PNG or JPEG, found a broken one"):
         take_photos(tmp_path / "in", tmp_path / "out", 640)
+
+
+def test_photos_of_other_kinds_by_a_photos_name_start_no_program(tmp_path: Path, monkeypatch):
+    """Pillow hands PostScript to Ghostscript, whatever the file's name."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n%%EndComments\nshowpage\n"
+    )
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
+    with pytest.raises(SceneError, match="expected a PNG or JPEG, found 70 bytes of something else"):
+        take_photos(tmp_path / "in", tmp_path / "out", 64)

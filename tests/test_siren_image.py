@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import struct
 import subprocess
 import sys
 from itertools import pairwise
@@ -22,6 +23,7 @@ from siren.image import Grid, read_image, sample, to_pixels, to_signal
 from siren.loop import FitError, Schedule, fit
 from siren.network import Siren, SirenConfig
 from siren.objectives import GradientObjective, ImageObjective, LaplacianObjective, objective
+from siren.pde import read_slowness
 from siren.store import NETWORK
 from siren.tiles import Mosaic, folder_of, save_tile, windows
 
@@ -296,3 +298,17 @@ def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys, arguments, mes
     assert stopped.value.code == 2
     said = capsys.readouterr().err.strip()
     assert message in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "shape", ["(" * 40, "(-1, 3)", "(1000000000, 1000000000, 3)"], ids=["open", "negative", "vast"]
+)
+def test_arrays_whose_header_lies_are_refused(shape, tmp_path):
+    head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + bytes(64))
+    with pytest.raises(FitError, match=r"x.npy: expected an array of pixels") as caught:
+        read_image(tmp_path / "x.npy")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(FitError, match=r"x.npy: expected an array") as caught:
+        read_slowness(tmp_path / "x.npy")
+    assert "\n" not in str(caught.value)

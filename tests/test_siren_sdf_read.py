@@ -189,6 +189,8 @@ def test_a_cloud_cut_off_is_refused(tmp_path):
         ("junk.stl", b"hello", "STL"),
         ("junk.obj", b"hello", "triangles"),
         ("junk.off", b"hello", "triangles"),
+        ("far.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2000000000\n", r"vertices 0\.\.2"),
+        ("odd.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 x\n3 0 1 2\n", "in numbers, found"),
         ("shape.fbx", b"x", ".fbx"),
         ("words.xyz", b"one two three\n", "numbers"),
         ("four.xyz", b"1 2 3 4\n" * 200, "3 numbers"),

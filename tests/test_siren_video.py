@@ -228,3 +228,17 @@ def test_errors_are_a_sentence_and_exit_code_2(capsys):
             main(arguments)
         said = capsys.readouterr().err
         assert stopped.value.code == 2 and said.startswith("error: ") and word in said and said.count("\n") == 1
+
+
+def test_playlists_and_films_beyond_measure_are_refused(tmp_path, monkeypatch):
+    write_video(tmp_path / "good.mp4", [np.zeros((32, 32, 3), np.uint8)] * 6, 10)
+    (tmp_path / "film.mp4").write_text("ffconcat version 1.0\nfile good.mp4\n")
+    with pytest.raises(FitError, match=r"film.mp4: expected a film that ffmpeg can read"):
+        read_film(tmp_path / "film.mp4")
+    monkeypatch.setattr("siren.signal_io.FRAMES", 5)
+    with pytest.raises(FitError, match=r"good.mp4: expected at most 5 frames, found more"):
+        read_film(tmp_path / "good.mp4")
+    assert len(read_film(tmp_path / "good.mp4", frames=5).frames) == 5
+    monkeypatch.setattr("siren.signal_io.PIXELS", 1000)
+    with pytest.raises(FitError, match=r"good.mp4: .* megapixels, found 32 x 32"):
+        read_film(tmp_path / "good.mp4", frames=5)

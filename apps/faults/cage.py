@@ -19,9 +19,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from apps.faults.clock import Clock
+
 MEMORY = 1 << 30  # bytes that the cases may take beyond what the program itself has
 FILES = 256 << 20  # bytes of any one file that is written
 HANG = 60.0  # seconds for one case
+TOLD = 5.0  # seconds between a child's figures
 _HOME = Path(__file__).parents[2]
 # Looked at by the interpreter itself: its modules, its own source for warnings, its random numbers.
 _KNOWN = tuple(map(str, (sys.prefix, sys.base_prefix, "/usr", "/proc", "/sys", "/dev", "/etc/mime", _HOME)))
@@ -36,10 +39,13 @@ class Watch:
     """Sees every file that is opened while it is on."""
 
     folder: str | None = None
+    programs: tuple[str, ...] = ()  # that may be started
     seen: list[str] = field(default_factory=list)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.folder is None:
+            return
+        if event == "subprocess.Popen" and str(arguments[0] or arguments[1][0]) in self.programs:
             return
         if event in (
             "subprocess.Popen",
@@ -73,9 +79,11 @@ WATCH = Watch()
 
 
 @contextmanager
-def watched(folder: Path, inner: str = "") -> Iterator[None]:
-    """Raises Outside at the end where anything but `folder`, or what lies below `folder/inner`, was touched."""
-    WATCH.seen, WATCH.folder = [], str(folder / inner if inner else folder)
+def watched(folder: Path, inner: str = "", programs: tuple[str, ...] = ()) -> Iterator[None]:
+    """Raises Outside at the end where anything but `folder`, or what lies below `folder/inner`, was touched, or a program
+    started that isn't one of `programs`."""
+    WATCH.seen, WATCH.programs = [], programs
+    WATCH.folder = str(folder / inner if inner else folder)
     try:
         yield
     finally:
@@ -98,8 +106,10 @@ def serve(run: Path, home: Path, first: int, step: int, until: float) -> None:
     """Try cases `first`, `first + step`, ... until that time; the child's whole life."""
     import torch
 
-    from apps.faults.targets import attempt, clear, targets
+    from apps.faults.target import attempt, clear, rounds
+    from apps.faults.targets import targets
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this ends it
     torch.set_num_threads(1)
     sys.addaudithook(WATCH)
     every = targets(run)
@@ -109,7 +119,9 @@ def serve(run: Path, home: Path, first: int, step: int, until: float) -> None:
         _one(target, home / f"case-{first % step}", -1, attempt, clear)
     bound()
     case, counts = first, {target.name: [0, 0] for target in every}
-    while time.time() < until:
+    every = rounds(every)
+    told = 0.0
+    while True:  # one case at least
         target = every[case % len(every)]
         (home / f"now-{first % step}").write_text(str(case))
         faulthandler.dump_traceback_later(HANG, exit=True, file=trace)
@@ -119,9 +131,12 @@ def serve(run: Path, home: Path, first: int, step: int, until: float) -> None:
             counts[target.name][fault] += 1
         else:
             log.write(json.dumps({"case": case, "target": target.name, "fault": fault}) + "\n")
-        if case % 500 < step:
+        if time.time() - told > TOLD:
+            told = time.time()
             _tell(home, first % step, case, counts)
         case += step
+        if time.time() >= until:
+            break
     _tell(home, first % step, case, counts)
 
 
@@ -137,26 +152,27 @@ def _one(target: Any, folder: Path, case: int, attempt: Any, clear: Any) -> bool
     random = Random(f"{target.name} {case}")
     target.prepare(folder, random)
     try:
-        with watched(folder, "scene" if target.name.startswith("scene") else ""):
+        with watched(folder, target.inner, target.programs):
             return attempt(target, folder)
     except BaseException:
         return traceback.format_exc()
 
 
 def _tell(home: Path, own: int, case: int, counts: dict[str, list[int]]) -> None:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)  # ffmpeg is one of the children
+    peak = max(resource.getrusage(one).ru_maxrss for one in who) * 1024
     told = {"case": case, "counts": counts, "peak": peak, "pid": os.getpid()}
     draft = home / f"told-{own}-{os.getpid()}.tmp"
     draft.write_text(json.dumps(told))
     os.replace(draft, home / f"told-{own}-{os.getpid()}.json")
 
 
-def fuzz(run: Path, home: Path, seconds: float, workers: int, first: int = 0) -> dict[str, Any]:
+def fuzz(run: Path, home: Path, clock: Clock, workers: int, first: int = 0) -> dict[str, Any]:
     """Try cases for that long in `workers` processes at once; one that ends early is written down and replaced."""
     home.mkdir(parents=True, exist_ok=True)
-    until, ended = time.time() + seconds, []
-    alive = {w: _start(run, home, first + w, workers, until) for w in range(workers)}
-    while alive:
+    began, ended = time.time(), []
+    alive = {w: _start(run, home, first + w, workers, clock.until) for w in range(workers)}
+    while alive and not Clock.stopped:
         time.sleep(0.5)
         for worker, process in list(alive.items()):
             if process.poll() is None:
@@ -166,12 +182,20 @@ def fuzz(run: Path, home: Path, seconds: float, workers: int, first: int = 0) ->
                 case = int((home / f"now-{worker}").read_text())
                 trace = (home / f"trace-{worker}.txt").read_text()
                 ended.append({"case": case, "target": "", "fault": f"exit code {process.returncode}\n{trace}"})
-                if time.time() < until:
-                    alive[worker] = _start(run, home, case + workers, workers, until)
-    return _summed(home, ended)
+                if clock.running():
+                    alive[worker] = _start(run, home, case + workers, workers, clock.until)
+        so_far = _summed(home, ended)
+        cases = sum(map(sum, so_far["counts"].values()))
+        clock.tell(f"{cases:,} cases, {len(so_far['faults'])} faults")
+    for process in alive.values():
+        process.terminate()
+        process.wait()
+    told = {"seconds": time.time() - began, "workers": workers, "first": first}
+    return _summed(home, ended) | told
 
 
 def _start(run: Path, home: Path, first: int, step: int, until: float) -> subprocess.Popen[bytes]:
+    (home / f"now-{first % step}").write_text(str(first))
     code = "import sys; from apps.faults.cage import main; main(sys.argv[1:])"
     told = [str(run), str(home), str(first), str(step), str(until)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}

@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -20,7 +21,8 @@ from random import Random
 import torch
 
 from apps.faults import seeds
-from apps.faults.targets import put
+from apps.faults.clock import Clock
+from apps.faults.target import put
 from data.films import VideoError
 from data.scene import load_scene
 from nerf import states
@@ -35,22 +37,29 @@ from nerf.presets import preset
 from nerf.states import KEPT, read_newest
 
 STEPS = 24
+ROWS, MANY_ROWS = 6, 16  # log2 of a table's rows; with many, a state takes some MB, and so a while to write
+POLL = 0.0003  # seconds between looks at a file that is being written
 _HOME = Path(__file__).parents[2]
 
 
-def config_of(folder: Path) -> TrainConfig:
+def config_of(folder: Path, rows: int = ROWS) -> TrainConfig:
     """A moving scene's training, as small as it gets with all its parts."""
     scene = load_scene(folder)
-    config = preset("instant", scene.moving, scene.background is not None)
+    config = small(preset("instant", scene.moving, scene.background is not None), rows)
+    return replace(config, scene=str(folder), steps=STEPS, rays=32, samples=300)
+
+
+def small(config: TrainConfig, rows: int = ROWS) -> TrainConfig:
+    """A preset with a field and a warp as small as they get."""
     field, sampling, warp = config.model.field, config.model.sampling, config.model.warp
-    assert isinstance(field, HashFieldConfig) and isinstance(sampling, MarchConfig) and warp is not None
-    field = replace(field, log2_rows=6, finest_resolution=32, levels=2)
+    assert isinstance(field, HashFieldConfig) and isinstance(sampling, MarchConfig)
+    field = replace(field, log2_rows=rows, finest_resolution=32, levels=2)
     sampling = replace(sampling, occupancy=OccupancyConfig(resolution=8, every=4, survey=32, settle=8))
-    model = replace(config.model, field=field, warp=replace(warp, width=16, depth=2), sampling=sampling)
-    return replace(config, model=model, scene=str(folder), steps=STEPS, rays=32, samples=300)
+    warp = None if warp is None else replace(warp, width=16, depth=2)
+    return replace(config, model=replace(config.model, field=field, warp=warp, sampling=sampling))
 
 
-def train(folder: Path, out: Path, until: int = STEPS, said: list[str] | None = None) -> None:
+def train(folder: Path, out: Path, until: int = STEPS, said: list[str] | None = None, rows: int = ROWS) -> None:
     """Train into `out`, from its last state if there is one, as far as step `until`, saving after every step; `said` gets what
     is said."""
     torch.set_num_threads(1)
@@ -60,7 +69,7 @@ def train(folder: Path, out: Path, until: int = STEPS, said: list[str] | None = 
     if not (out / "cameras.json").exists():
         out.mkdir(parents=True, exist_ok=True)
         Rig.of(scene).save(out)
-    for progress in training.train(config_of(folder), scene, out, resume=bool(saved(out))):
+    for progress in training.train(config_of(folder, rows), scene, out, resume=bool(saved(out))):
         if said is not None:
             said += progress.note.splitlines()
         # Once it is trained it is saved; measuring is another matter.
@@ -87,24 +96,39 @@ def make(home: Path) -> tuple[Path, Path]:
     return scene, run
 
 
-def killed(scene: Path, run: Path, home: Path, seconds: float, random: Random) -> Counter[str]:
-    """Start a training, kill it (SIGKILL) after a random time, start it again, and so on until it ends by itself; then anew."""
+def killed(scene: Path, home: Path, clock: Clock, random: Random) -> Counter[str]:
+    """Start a training, kill it (SIGKILL), start it again, and so on until it ends by itself; then anew. Half of the kills come
+    at random times, half while a state is being written."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["apps.faults.crash", "torch.utils.tensorboard"])
     figures: Counter[str] = Counter()
-    expected, out = learned(run), home / "killed"
-    shutil.rmtree(out, ignore_errors=True)
-    until, longest = time.time() + seconds, 5.0
-    while time.time() < until:
-        process = context.Process(target=train, args=(scene, out))
+    out, whole = home / "killed", home / "undisturbed"
+    for folder in (out, whole):
+        shutil.rmtree(folder, ignore_errors=True)
+    train(scene, whole, rows=MANY_ROWS)
+    expected, size = learned(whole), saved(whole)[0].stat().st_size
+    longest, writes = 5.0, 4.0
+    while clock.running():
+        process = context.Process(target=train, args=(scene, out, STEPS, None, MANY_ROWS))
         process.start()
-        process.join(random.uniform(0.0, longest))
+        aimed = random.random() < 0.5
+        if aimed:
+            _wait_for_write(
+                process.is_alive, out, random.randint(1, max(1, round(writes))), random.uniform(0, 1.3) * size
+            )
+        else:
+            process.join(random.uniform(0.0, longest))
         alive = process.exitcode is None
         if alive and process.pid is not None:
             os.kill(process.pid, signal.SIGKILL)
         process.join()
-        # About one in six is to end by itself, however fast the machine is at the moment.
-        longest *= 1.1 if alive else 0.6
+        if Clock.stopped:  # Ctrl-C reached the training, too
+            break
+        # Some are to end by themselves, however fast the machine is at the moment.
+        if aimed:
+            writes *= 1.1 if alive else 0.6
+        else:
+            longest *= 1.1 if alive else 0.6
         figures["killed"] += alive
         figures["killed while a state was written"] += alive and (out / f"{states.CHECKPOINT}.tmp").exists()
         if saved(out):
@@ -116,18 +140,40 @@ def killed(scene: Path, run: Path, home: Path, seconds: float, random: Random) -
             figures["runs that ended"] += 1
             figures["with the undisturbed run's bits"] += same(learned(out), expected)
             shutil.rmtree(out)
+        clock.tell(f"{figures['killed']} killed, {figures['runs that ended']} runs ended")
     return figures
 
 
-def spoilt(run: Path, home: Path, seconds: float, random: Random) -> Counter[str]:
+def _wait_for_write(alive: Callable[[], bool], out: Path, writes: int, size: float) -> None:
+    """Wait until so many states have begun to be written, and `size` bytes of the last are there or it got its name."""
+    draft = out / f"{states.CHECKPOINT}.tmp"
+    seen = _size(draft)  # left by the kill before
+    while alive():
+        now = _size(draft)
+        writes -= 0 <= now < seen or (seen < 0 <= now)
+        seen = now
+        if writes <= 0 and (now < 0 or now >= size):
+            return
+        time.sleep(POLL)
+
+
+def _size(file: Path) -> int:
+    """In bytes; -1: there is none."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
+
+
+def spoilt(run: Path, home: Path, clock: Clock, random: Random) -> Counter[str]:
     """Cut or change one or two of a run's states at random places; what is read then must be one that is whole."""
     good = {path.name: path.read_bytes() for path in saved(run)}
     wholes = [states.read(path) for path in saved(run)]
     figures: Counter[str] = Counter()
-    out, until = home / "spoilt", time.time() + seconds
+    out = home / "spoilt"
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(run, out)
-    while time.time() < until:
+    while clock.running():
         names = list(good)[: random.choice((1, 1, 2))]
         for name in good:
             data = _damaged(good[name], random, figures) if name in names else good[name]
@@ -140,6 +186,7 @@ def spoilt(run: Path, home: Path, seconds: float, random: Random) -> Counter[str
             warnings.simplefilter("ignore")
             load_model(out, "reference")
         figures["read, an older state with a note" if age else "read, as the change made no difference"] += 1
+        clock.tell(f"{sum(figures.values())} states read")
     return figures
 
 

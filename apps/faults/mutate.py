@@ -54,8 +54,8 @@ def spoilt_file(name: str, data: bytes, random: Random) -> bytes:
     """One file with a fault of its kind, or, now and then, of bytes."""
     end = name.rpartition(".")[2].lower()
     kinds: dict[str, Callable[[bytes, Random], bytes]] = {
-        "json": spoilt_json, "metadata": spoilt_json, "npy": _spoil_npy, "png": spoilt_photo, "jpg": spoilt_photo,
-        "txt": _spoil_text, "bin": _spoil_fields, "npz": _spoil_npz,
+        "json": spoilt_json, "metadata": spoilt_json, "npy": spoilt_npy, "png": spoilt_photo, "jpg": spoilt_photo,
+        "txt": spoilt_text, "bin": spoilt_fields, "npz": _spoil_npz, "safetensors": spoilt_tensors,
     }  # fmt: skip
     chosen = kinds.get(end, spoilt_bytes) if random.random() < 0.8 else spoilt_bytes
     return chosen(data, random)
@@ -130,7 +130,8 @@ def _somewhere(tree: Any, random: Random) -> tuple[Any, Any]:
     return holder, key
 
 
-def _spoil_npy(data: bytes, random: Random) -> bytes:
+def spoilt_npy(data: bytes, random: Random) -> bytes:
+    """An array with an odd number, of another shape or type, or with a header that lies."""
     try:
         value = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception:
@@ -174,7 +175,7 @@ def _spoil_npz(data: bytes, random: Random) -> bytes:
     if random.random() < 0.2:
         del files[name]
     else:
-        files[name] = _spoil_npy(files[name], random)
+        files[name] = spoilt_npy(files[name], random)
     return zipped(files)
 
 
@@ -187,7 +188,8 @@ def zipped(files: Files, method: int = zipfile.ZIP_DEFLATED) -> bytes:
     return out.getvalue()
 
 
-def _spoil_text(data: bytes, random: Random) -> bytes:
+def spoilt_text(data: bytes, random: Random) -> bytes:
+    """Lines of numbers with a word replaced, a line left out or doubled."""
     lines = data.decode("utf-8", "replace").split("\n")
     at = random.randrange(len(lines))
     words = lines[at].split(" ")
@@ -202,7 +204,7 @@ def _spoil_text(data: bytes, random: Random) -> bytes:
     return "\n".join(lines).encode()
 
 
-def _spoil_fields(data: bytes, random: Random) -> bytes:
+def spoilt_fields(data: bytes, random: Random) -> bytes:
     """A number in a binary file overwritten, where counts, sizes and coordinates are likely to stand."""
     if not data:
         return data
@@ -215,6 +217,25 @@ def _spoil_fields(data: bytes, random: Random) -> bytes:
         piece = struct.pack("<Q", odd % 2**64)
     out[at : at + len(piece)] = piece
     return bytes(out)
+
+
+def spoilt_tensors(data: bytes, random: Random) -> bytes:
+    """A safetensors file with a fault in its header: what it says about its tensors, or the JSON in its metadata."""
+    size = int.from_bytes(data[:8], "little")
+    try:
+        header = json.loads(data[8 : 8 + size])
+        told = {name: text for name, text in header.get("__metadata__", {}).items() if text[:1] in "{["}
+    except (ValueError, AttributeError, TypeError):  # spoilt before
+        return spoilt_bytes(data, random)
+    if told and random.random() < 0.7:
+        name = random.choice(sorted(told))
+        header["__metadata__"][name] = spoilt_json(told[name].encode(), random).decode("utf-8", "replace")
+        if random.random() < 0.5:  # as releases without a checksum wrote them
+            header["__metadata__"].pop("sha256", None)
+        changed = as_json(header)
+    else:
+        changed = spoilt_json(as_json(header), random)
+    return struct.pack("<Q", len(changed)) + changed + data[8 + size :]
 
 
 def spoilt_photo(data: bytes, random: Random) -> bytes:

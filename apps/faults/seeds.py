@@ -31,6 +31,7 @@ def photo(index: int, mode: str = "RGB", size: tuple[int, int] = (WIDTH, HEIGHT)
     return out.getvalue()
 
 
+@cache
 def poses() -> list[np.ndarray]:
     """Camera-to-world "3 4", OpenGL axes, on an arc around the origin."""
     found = []
@@ -56,6 +57,7 @@ def array(value: Any) -> bytes:
     return out.getvalue()
 
 
+@cache
 def blender() -> Files:
     """The original NeRF scenes' `transforms_train.json` and its kind."""
     rows = [{"file_path": f"./photos/{n}", "transform_matrix": whole(p)} for n, p in zip(NAMES, poses())]
@@ -67,6 +69,7 @@ def blender() -> Files:
     }
 
 
+@cache
 def instant_ngp() -> Files:
     """instant-ngp's `transforms.json`."""
     top = {"fl_x": FOCAL, "fl_y": FOCAL, "cx": 4.0, "cy": 3.0, "w": WIDTH, "h": HEIGHT, "aabb_scale": 4, "scale": 0.33}
@@ -81,6 +84,7 @@ def instant_ngp() -> Files:
     }
 
 
+@cache
 def nerfstudio() -> Files:
     """nerfstudio's `transforms.json`."""
     lens = {"fl_x": FOCAL, "fl_y": FOCAL, "cx": 4.0, "cy": 3.0, "w": WIDTH, "h": HEIGHT, "k1": 0.01, "p1": 0.001}
@@ -93,6 +97,7 @@ def nerfstudio() -> Files:
     }
 
 
+@cache
 def nerfies() -> Files:
     """A tree of Nerfies."""
     files: Files = {}
@@ -127,6 +132,7 @@ def _motion() -> bytes:
     return out.getvalue()
 
 
+@cache
 def llff() -> Files:
     """`poses_bounds.npy`."""
     rows = []
@@ -139,6 +145,7 @@ def llff() -> Files:
     }  # fmt: skip
 
 
+@cache
 def nr_nerf() -> Files:
     """NR-NeRF's `precomputed.json`."""
     size = np.array([[HEIGHT], [WIDTH], [FOCAL]])
@@ -159,6 +166,7 @@ def _colmap() -> tuple[Files, list[tuple[Any, ...]], np.ndarray]:
     return {**files, f"masks/left/{NAMES[1]}.png": photo(1, "L")}, rows, np.random.default_rng(0).normal(size=(12, 3))
 
 
+@cache
 def colmap_binary() -> Files:
     """COLMAP's binary model."""
     files, rows, points = _colmap()
@@ -172,6 +180,7 @@ def colmap_binary() -> Files:
     return {**files, "sparse/0/cameras.bin": camera, "sparse/0/images.bin": images, "sparse/0/points3D.bin": cloud}
 
 
+@cache
 def colmap_text() -> Files:
     """COLMAP's text model."""
     files, rows, points = _colmap()
@@ -182,6 +191,7 @@ def colmap_text() -> Files:
     return {**files, **{f"sparse/0/{name}.txt": text.encode() for name, text in model.items()}}
 
 
+@cache
 def polycam() -> Files:
     """Polycam's keyframes."""
     files: Files = {}
@@ -193,6 +203,7 @@ def polycam() -> Files:
     return files
 
 
+@cache
 def record3d() -> Files:
     """Record3D's `metadata`."""
     rows = [[0.1 * i, 0.2, 0.3, 0.9, 1.0 + i, 0.5, 0.2] for i in range(COUNT)]

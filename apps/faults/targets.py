@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-import shutil
-import warnings
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,8 +14,10 @@ import torch
 from pydantic import ValidationError
 
 from apps.faults import seeds
+from apps.faults.media import media
 from apps.faults.mutate import OUTSIDE, spoilt, spoilt_bytes, spoilt_file, spoilt_json, spoilt_photo, zipped
 from apps.faults.seeds import Files, as_json
+from apps.faults.target import Target, Wrong, put
 from apps.viewer.fit_photos import read_photo
 from apps.viewer.inspection import inspect
 from apps.viewer.stage import View
@@ -34,55 +32,6 @@ from nerf.model import Geometry
 from nerf.paths import PathError, Rig, path
 from siren.loop import FitError
 
-LONGEST = 1000  # characters of a sentence
-
-
-class Wrong(AssertionError):
-    """The product took what it should have refused, or said it badly."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """One way in.
-
-    Attributes:
-        prepare: write a case into an empty folder.
-        take: hand it to the product; False: it was refused on purpose without an error.
-        refusals: errors that are sentences for a person; any other is a fault.
-    """
-
-    name: str
-    prepare: Callable[[Path, Random], None]
-    take: Callable[[Path], None]
-    refusals: tuple[type[Exception], ...]
-
-
-def attempt(target: Target, folder: Path) -> bool:
-    """Whether what lies in `folder` was read; False: it was refused in a sentence. Raises whatever else came of it."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            target.take(folder)
-    except target.refusals as error:
-        said = str(error)
-        if isinstance(error, ValidationError):  # the server takes the first of these
-            said = error.errors()[0]["msg"]
-        if not said or len(said) > LONGEST or "\n" in said:
-            raise Wrong(f"expected one sentence, found {said[:2000]!r}") from error
-        return False
-    return True
-
-
-def put(folder: Path, files: Files) -> None:
-    """Write files; those whose names no file can have, or whose place is taken by a folder, are left out."""
-    for name, data in files.items():
-        place = folder / name
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(data)
-        except (OSError, ValueError):
-            continue
-
 
 def _scene(name: str, make: Callable[[], Files]) -> Target:
     def prepare(folder: Path, random: Random) -> None:
@@ -93,7 +42,7 @@ def _scene(name: str, make: Callable[[], Files]) -> Target:
         scene = load_scene(folder / "scene", 1 + folder.stat().st_mtime_ns % 2)
         check_scene(scene)
 
-    return Target(f"scene: {name}", prepare, take, (SceneError,))
+    return Target(f"scene: {name}", prepare, take, (SceneError,), inner="scene")
 
 
 def check_scene(scene: Scene) -> None:
@@ -244,15 +193,5 @@ def targets(run: Path) -> list[Target]:
         Target("viewer: a photo to fit", _photo, _take_photo, (FitError,)),
         _json_target("viewer: a view", "view.json", _view, _take_view, ValidationError),
         *_runs(run),
+        *media(),
     ]
-
-
-def clear(folder: Path) -> None:
-    """Empty a folder."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-
-
-def loads(data: bytes) -> Any:
-    """JSON, for whoever looks at a case."""
-    return json.loads(data)

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from data.capturing.progress import bar
-from data.errors import mismatch
+from data.errors import SceneError, mismatch
+from data.films import FRAMES, PIXELS, READING, SIDE
 
 FILMS = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".3gp", ".gif", ".mpg", ".mpeg", ".ts", ".mts")
 _LEVEL = [None, "gray", None, "rgb24"]  # ffmpeg's name of the pixel, by its channels
@@ -30,20 +31,25 @@ class Film:
 
 
 def open_film(path: Path) -> Film:
-    """Read the header. Raises SceneError for a file without pictures that ffmpeg can decode."""
+    """Read the header. Raises SceneError for a file without pictures that ffmpeg can decode, or with larger ones than are read."""
     if not path.is_file():
         raise mismatch(path, "film", "a file", "a folder" if path.exists() else "none")
     frames = _decode(path, "rgb24", [])
     try:
         header = next(frames)
+        width, height = header["size"]
+        if width * height > PIXELS or max(width, height) > SIDE:  # before there is a place for the first
+            limit = f"{PIXELS // 1_000_000} megapixels, and {SIDE} pixels a side"
+            raise mismatch(path, "frames", f"at most {limit}", f"{width}x{height}")
         next(frames)
+    except SceneError:
+        raise
     except StopIteration:
         raise _undecodable(path, "no picture in it") from None
     except Exception as error:  # imageio-ffmpeg's parser ends in anything from OSError to IndexError
         raise _undecodable(path, _last_line(error)) from None
     finally:
         frames.close()
-    width, height = header["size"]
     return Film(path, width, height, float(header["fps"]), float(header["duration"]))
 
 
@@ -52,7 +58,7 @@ def read_frames(
 ) -> Iterator[UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]]:
     """The film's frames in order, at a steady rate (a phone's varying one is evened out by repeating frames).
 
-    Ends at a frame that can't be decoded, as a file that was cut short has one.
+    Ends at a frame that can't be decoded, as a file that was cut short has one. Raises SceneError past `data.films.FRAMES`.
 
     Args:
         longest: reduce the longer side to so many pixels.
@@ -65,7 +71,9 @@ def read_frames(
     shape = (height, width, 3)[: 2 + (channels == 3)]
     try:
         next(frames)
-        for frame in frames:
+        for number, frame in enumerate(frames):
+            if number == FRAMES:  # a header that lies about time makes ffmpeg repeat frames for hours
+                raise mismatch(film.path, "film", f"at most {FRAMES} frames", "more: cut it first")
             yield np.frombuffer(frame, np.uint8).reshape(shape)
     except RuntimeError:  # the last frame is half a one
         return
@@ -105,7 +113,9 @@ def _decode(path: Path, level: str, output: list[str], bits: int = 24) -> Any:
     import imageio_ffmpeg
 
     logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns of every film that is turned or reduced
-    return imageio_ffmpeg.read_frames(str(path.resolve()), pix_fmt=level, bits_per_pixel=bits, output_params=output)
+    return imageio_ffmpeg.read_frames(
+        str(path.resolve()), pix_fmt=level, bits_per_pixel=bits, input_params=READING, output_params=output
+    )
 
 
 def _undecodable(path: Path, found: str) -> Exception:

@@ -80,7 +80,7 @@ def _names(files: list[Path]) -> list[str]:
 def _take(file: Path, to: Path, longest: int) -> tuple[Path, tuple[int, int], float | None, str]:
     """The copy, its size, its focal length in pixels and its camera."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=("PNG", "JPEG")) as image:  # any other would start other programs, too
             exif = image.getexif()
             turn, width, height = exif.get(_ORIENTATION, 1), *image.size
             focal35 = _number(exif.get_ifd(_EXIF).get(_FOCAL_35MM))
@@ -126,7 +126,7 @@ def _number(value: object) -> float | None:
 
 
 def _sharpness(file: Path) -> float:
-    with Image.open(file) as image:
+    with Image.open(file, formats=("PNG", "JPEG")) as image:
         grey = image.convert("L")
         grey.thumbnail((WATCHED, WATCHED), Image.Resampling.BOX)
         return sharpness(np.asarray(grey))
