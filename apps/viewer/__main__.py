@@ -75,7 +75,8 @@ def build(options: Options, home: Path = Path("runs")) -> tuple[House, Scenes]:
         live = Live(engine, stage)
         uploads = Uploads(home / UPLOADS, options.upload_limit * 1_000_000)
         house = House(engine, stage, live, Films(engine, stage), Fits(engine), uploads)
-        scenes = Scenes(live, home, options.backend)
+        scenes = Scenes(live, home, options.backend, uploads.keep)
+        uploads.gone = scenes.gone
         shipped = Path("data/selfie")
         for folder in (shipped, options.train):
             if folder is not None and folder.is_dir():
