@@ -123,7 +123,7 @@ def names(options: Options) -> frozenset[str] | None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns its exit code: 0, or 2 for bad input."""
     options = tyro.cli(Options, args=arguments, prog="python -m apps.viewer")
-    keep_memory()
+    keep_memory(shared=True)  # a viewer is on for long, and starts threads all the time
     home = Path("runs")
     try:
         print(choose(options.backend)[1])
