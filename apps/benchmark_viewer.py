@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from apps.browsing import chromium, viewer
 from apps.measure import best
 from nerf.checkpoint import load_model
-from nerf.config import ConfigError
 from nerf.modes import sized
 from nerf.paths import Rig, path
 from nerf.picture import render_image
-
-# Without a screen, and silent towards the outside.
-BROWSER = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-first-run",
-]  # fmt: skip
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-START = 90.0  # seconds until the viewer must answer
 
 # A drag of `seconds` over the picture, with a move at every frame of the screen, and when pictures came.
 DRAG = """async ([seconds, size]) => {
@@ -80,7 +64,16 @@ def viewer_row(options: ViewerOptions, repeats: int) -> dict[str, Any]:
     moving = model.warp is not None
     alone = best(lambda: render_image(model, camera, 0.5 if moving else None), repeats)
     del model
-    with _viewer(options.run) as address, _page(address) as page:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        viewer(["--run", str(options.run.resolve())], Path(folder), Path(folder) / "viewer.log") as (address, _),
+        chromium() as browser,
+    ):
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.goto(address)
+        page.wait_for_function(
+            "() => window.sceneView?.scene?.ready && window.sceneView.frames.shown > 0", timeout=60_000
+        )
         # Twice unmeasured: the first pictures also tell the page what this machine can do.
         found = [page.evaluate(DRAG, [options.seconds, options.size]) for _ in range(options.drags + 1)][1:]
     middle = {
@@ -101,43 +94,3 @@ def viewer_table(row: dict[str, Any]) -> str:
         f"({100 * row['share_of_renderer']:.0f} % of what the renderer alone reaches), "
         f"{row['full_size']} pixels {row['full_ms']:.0f} ms after its end"
     )
-
-
-@contextmanager
-def _viewer(run: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "apps.viewer", "--run", str(run), "--port", "0"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-    try:
-        assert process.stdout is not None
-        said, until = "", time.monotonic() + START
-        while not (found := re.search(r"open (http://\S+)", said)):
-            line = process.stdout.readline()
-            if not line or time.monotonic() > until:
-                raise ConfigError(f"--viewer.run {run}: expected the viewer to start, found: {said.strip()[-300:]}")
-            said += line
-        yield found[1]
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
-
-
-@contextmanager
-def _page(address: str) -> Iterator[Any]:
-    try:
-        from playwright.sync_api import Error, sync_playwright
-    except ImportError:
-        raise ConfigError("--viewer.run: expected playwright, found none; pip install playwright") from None
-    with sync_playwright() as playwright:
-        program = next(filter(None, map(shutil.which, NAMES)), None)
-        try:
-            browser = playwright.chromium.launch(executable_path=program, args=BROWSER)
-        except Error as error:
-            raise ConfigError(f"--viewer.run: expected Chromium, found none: {str(error).splitlines()[0]}") from None
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.goto(address)
-        page.wait_for_function(
-            "() => window.sceneView?.scene?.ready && window.sceneView.frames.shown > 0", timeout=60_000
-        )
-        yield page
-        browser.close()

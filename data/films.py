@@ -17,11 +17,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 FILMS = (".mp4", ".gif")
-SIDE, PIXELS, FRAMES = (
-    16_384,
-    36_000_000,
-    30_000,
-)  # the most of a film that is read: 8K and square, 16 minutes of 30 a second
+# The most of a film that is read: 8K and square, 20 minutes at 30 frames a second.
+SIDE, PIXELS, FRAMES = 16_384, 36_000_000, 36_000
 # What is opened as a film must be one: playlists and scripts, which ffmpeg knows by their text whatever the name, lead to
 # other files and to the network.
 READING = [

@@ -58,7 +58,7 @@ def join() -> None:
         return
     local, beside = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if beside > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":  # torchrun's; another number is a person's
-        torch.set_num_threads(max(1, _processors() // beside))
+        torch.set_num_threads(max(1, processors() // beside))
     cards = torch.cuda.device_count()
     if cards:
         torch.cuda.set_device(local % cards)
@@ -101,7 +101,8 @@ def leave() -> None:
         _steps = None
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -195,6 +195,7 @@ def test_a_recorded_path_becomes_a_film_that_plays(page, house, tmp_path):
     assert len(frames) == 9 and frames[0].shape == (80, 60, 3)
     assert np.abs(frames[0].astype(float) - frames[-1]).mean() > 4
     run = house[1] / "runs" / "selfie"
+    assert not [*(run.parent / "page").rglob("film-*")]  # it is shown where it lies, and not kept twice
     keyframes, loop = load_path(next((run / "exports").glob("*.json")), Rig.load(run))
     assert len(keyframes) == 2 and not loop
 

@@ -187,7 +187,8 @@ def test_an_older_run_is_moved_aside_and_resume_goes_on_with_it(ball, live, tmp_
 
 
 def test_pages_name_scenes_and_the_server_knows_where_they_are(ball, live, tmp_path):
-    scenes = Scenes(live, tmp_path / "runs", "reference")
+    kept: list[str] = []
+    scenes = Scenes(live, tmp_path / "runs", "reference", kept.append)
     assert scenes.add(ball) == "ball" and scenes.names() == ["ball"]
     for name in ("../ball", str(ball), ""):
         with pytest.raises(ConfigError, match="scene: expected one of ball"):
@@ -197,7 +198,15 @@ def test_pages_name_scenes_and_the_server_knows_where_they_are(ball, live, tmp_p
     scenes.dropped("f" * 32, ball)
     scenes.dropped("f" * 32, ball)  # checked again with another size
     assert scenes.of_upload("f" * 32) == "ball-ffffff" and scenes.names() == ["ball-ffffff", "ball"]
+    scenes.dropped("a" * 32, ball)
+    assert scenes.names() == ["ball-aaaaaa", "ball-ffffff", "ball"]
+    scenes.gone("a" * 32)
+    scenes.gone("b" * 32)  # which nobody could read
+    assert scenes.names() == ["ball-ffffff", "ball"] and kept == []
+    with pytest.raises(ConfigError, match="drop it again"):
+        scenes.of_upload("a" * 32)
     scenes.train("ball-ffffff", "1s", 1)
+    assert kept == ["f" * 32]  # trained on, so it stays
     wait(live, "training")
     assert live.out == tmp_path / "runs" / "ball-ffffff"
     live.stop()

@@ -106,6 +106,22 @@ def test_so_many_uploads_and_no_more(store: Uploads) -> None:
     assert store.begin() and store.begin()
 
 
+def test_scenes_that_nobody_trains_make_room_for_newer_ones(store: Uploads) -> None:
+    removed: list[str] = []
+    store.gone = removed.append
+    tokens = [store.begin() for _ in range(uploads.OPEN)]
+    for token in tokens:
+        put(store, token, "a.json")
+        store.finish(token)
+    store.keep(tokens[0])
+    assert store.begin()  # whole ones aren't under way
+    assert store.sweep(3600) == len(removed) == uploads.OPEN - 1 - uploads.UNUSED
+    assert removed == tokens[1 : 1 + len(removed)]  # the oldest, but not the one that is trained
+    assert all((store.folder / token).is_dir() == (token not in removed) for token in tokens)
+    with pytest.raises(UnknownUpload):
+        store.finish(removed[0])
+
+
 def test_a_file_and_a_folder_can_not_share_a_name(store: Uploads) -> None:
     token = store.begin()
     put(store, token, "a.json")

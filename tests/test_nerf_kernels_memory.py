@@ -46,6 +46,41 @@ def test_freed_blocks_are_reused_without_page_faults():
     assert count < 30
 
 
+THREADS = """
+import ctypes, sys, threading
+from nerf.kernels.memory import keep_memory
+kept = keep_memory(shared=sys.argv[1] == "shared")
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+turn, met = threading.Lock(), threading.Barrier(6)
+def use():
+    libc.free(libc.malloc(100))
+    met.wait()  # all are there at once, but take memory one after another
+    with turn:
+        block = libc.malloc(40 << 20)
+        ctypes.memset(block, 1, 40 << 20)
+        libc.free(block)
+    met.wait()
+threads = [threading.Thread(target=use) for _ in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(kept, next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmRSS")))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
+def test_threads_that_share_a_heap_use_what_others_have_freed():
+    found = {}
+    for mode in ("shared", "own"):
+        done = subprocess.run([sys.executable, "-c", THREADS, mode], capture_output=True, text=True, check=True)
+        kept, found[mode] = done.stdout.split()
+        if kept == "False":
+            pytest.skip("this C library has no mallopt")
+    assert float(found["own"]) > float(found["shared"]) + 3 * 40  # MB: six threads' and one's
+
+
 def test_elsewhere_it_does_nothing(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     assert memory.keep_memory() is False

@@ -75,7 +75,8 @@ def build(options: Options, home: Path = Path("runs")) -> tuple[House, Scenes]:
         live = Live(engine, stage)
         uploads = Uploads(home / UPLOADS, options.upload_limit * 1_000_000)
         house = House(engine, stage, live, Films(engine, stage), Fits(engine), uploads)
-        scenes = Scenes(live, home, options.backend)
+        scenes = Scenes(live, home, options.backend, uploads.keep)
+        uploads.gone = scenes.gone
         shipped = Path("data/selfie")
         for folder in (shipped, options.train):
             if folder is not None and folder.is_dir():
@@ -122,7 +123,7 @@ def names(options: Options) -> frozenset[str] | None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns its exit code: 0, or 2 for bad input."""
     options = tyro.cli(Options, args=arguments, prog="python -m apps.viewer")
-    keep_memory()
+    keep_memory(shared=True)  # a viewer is on for long, and starts threads all the time
     home = Path("runs")
     try:
         print(choose(options.backend)[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -18,8 +19,9 @@ LOOK = 0.25  # seconds between looks at a film under way
 class _Desk:
     """Takes orders and follows each page's film to its end."""
 
-    def __init__(self, page: gr.Blocks, films: Films) -> None:
-        self.page, self.films = page, films
+    def __init__(self, films: Films) -> None:
+        self.films = films
+        self.shown: set[Path] = set()  # folders
         self.asked: dict[str, Film] = {}  # the film that each page waits for
 
     def make(
@@ -44,8 +46,11 @@ class _Desk:
             if failure is not None:
                 raise gr.Error(str(failure), print_exception=False)
             files = [str(film.file), str(film.path)]
-            # Of all the disk, Gradio shows the folders that films lie in, from the first film on.
-            self.page.allowed_paths = sorted({*self.page.allowed_paths, str(film.file.parent.resolve())})
+            # Of all the disk, Gradio shows the folders that films lie in, from the first film on; as they are: it would keep
+            # a copy of each film otherwise, for ever.
+            if (folder := film.file.parent.resolve()) not in self.shown:
+                self.shown.add(folder)
+                gr.set_static_paths([folder])
             yield gr.update(value=files[0], visible=True), gr.update(value=files, visible=True)
         finally:
             film.task.cancel()
@@ -67,7 +72,7 @@ class _Desk:
 
 def film_form(page: gr.Blocks, films: Films) -> None:
     """Path, what holds still, length, and the film once it is made."""
-    desk = _Desk(page, films)
+    desk = _Desk(films)
     with gr.Accordion("Film", open=False, elem_id="film"):
         keyframes = gr.Textbox(visible=False)
         now = gr.Number(0.5, visible=False)

@@ -67,14 +67,14 @@ def _training(page: gr.Blocks, house: House, scenes: Scenes) -> None:
         lines += [f"**error:** {live.error}"] if live.error else live.notes[-1:]
         return "  \n".join(lines)
 
-    def tick(seen: tuple[str, int]) -> tuple[Any, ...]:
-        now = live.state, len(scenes.names())
+    def tick(seen: tuple[str, list[str]]) -> tuple[Any, ...]:
+        now = live.state, scenes.names()
         if seen == now:
             return status(), seen, *(gr.skip(),) * 6
         states = (
             not live.busy, live.state == "training", live.state == "paused", live.busy, live.state in ("done", "stopped"),
         )  # fmt: skip
-        choices = gr.update(choices=scenes.names())
+        choices = gr.update(choices=now[1])
         return status(), now, choices, *(gr.update(interactive=able) for able in states)
 
     def begin(name: str | None, budget: str, downscale: float, warp: bool, register: bool) -> None:
@@ -99,7 +99,7 @@ def _training(page: gr.Blocks, house: House, scenes: Scenes) -> None:
         with gr.Row():
             start = gr.Button("Train", variant="primary", interactive=False, elem_id="training-start")
             more = gr.Button("Train further", interactive=False, elem_id="training-more")
-        seen = gr.State(("", 0))
+        seen = gr.State(("", [""]))
         timer = gr.Timer(TICK)
     for look in (page.load, timer.tick):  # until the first, no button can be pressed
         look(tick, [seen], [told, seen, scene, start, hold, go, halt, more], show_progress="hidden", queue=False)

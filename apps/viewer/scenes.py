@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from apps.viewer.live import Live
@@ -14,10 +15,13 @@ class Scenes:
 
     Args:
         home: the folder of runs.
+        trained: told the token of what was dropped and is now trained on, so that it stays.
     """
 
-    def __init__(self, live: Live, home: Path, backend: str) -> None:
-        self.live, self.home, self.backend = live, home, backend
+    def __init__(
+        self, live: Live, home: Path, backend: str, trained: Callable[[str], object] = lambda token: None
+    ) -> None:
+        self.live, self.home, self.backend, self.trained = live, home, backend, trained
         self._known: dict[str, Path] = {}
         self._uploads: dict[str, str] = {}
 
@@ -32,6 +36,10 @@ class Scenes:
         if token not in self._uploads:
             own = f"scene-{token[:6]}" if folder.name == token else f"{folder.name}-{token[:6]}"
             self._uploads[token] = self.add(folder, own)
+
+    def gone(self, token: str) -> None:
+        """What was dropped has been removed."""
+        self._known.pop(self._uploads.pop(token, ""), None)
 
     def of_upload(self, token: str) -> str:
         """The name of what was dropped. Raises ConfigError where nothing that can be read was."""
@@ -53,3 +61,5 @@ class Scenes:
                 register=register, backend=self.backend,
             )
         )  # fmt: skip
+        for token in [token for token, own in self._uploads.items() if own == name]:
+            self.trained(token)

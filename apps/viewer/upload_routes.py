@@ -59,7 +59,6 @@ def router(uploads: Uploads, on_ready: Callable[[str, Path], None]) -> APIRouter
     def check(token: str, downscale: int | None = None) -> dict[str, Any]:
         root = uploads.finish(token)
         report = inspect(root, downscale, uploads.plot(token))
-        uploads.keep(token)
         on_ready(token, root)
         return {
             "summary": report.summary,

@@ -6,8 +6,8 @@
     report = inspect(uploads.finish(token))
 
 An upload is a folder named by a random token: `upload/` holds what came, `drafts/` what is still coming, and `ready`
-marks a scene that was read and is to stay. No file is opened before its place was found to lie inside, and no link is
-ever made there, so none can be followed.
+marks a scene that is trained on and is to stay; of those that were read and aren't, the newest stay for a while. No file
+is opened before its place was found to lie inside, and no link is ever made there, so none can be followed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ from apps.viewer.zips import open_entries
 __all__ = ["UnknownUpload", "UploadError", "UploadLimit", "Uploads"]
 
 FILES, OPEN = 20_000, 32  # the most files in an upload, and uploads under way
+UNUSED = 16  # scenes that are whole, and that nobody trains: no more of them stay, the newest ones
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 
 
@@ -64,17 +65,22 @@ class _Upload:
 
 
 class Uploads:
-    """All uploads, below `folder` (made when the first begins), each of at most `limit` bytes. Safe among threads."""
+    """All uploads, below `folder` (made when the first begins), each of at most `limit` bytes. Safe among threads.
+
+    Attributes:
+        gone: told the token of each that is removed.
+    """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder.expanduser().absolute(), limit
+        self.gone: Callable[[str], object] = lambda token: None
         self._uploads: dict[str, _Upload] = {}
         self._lock = threading.Lock()
 
     def begin(self) -> str:
         """A new upload's token. Raises UploadLimit while too many are under way."""
         with self._lock:
-            under_way = sum(not u.ready for u in self._uploads.values())
+            under_way = sum(u.root is None and not u.ready for u in self._uploads.values())
             if under_way >= OPEN:
                 raise UploadLimit(f"uploads: expected fewer than {OPEN} under way, found {under_way}")
             token = secrets.token_hex(16)
@@ -126,7 +132,7 @@ class Uploads:
                 if not upload.files:
                     found = f"{upload.skipped} files of other kinds" if upload.skipped else "nothing"
                     raise UploadError(f"upload: expected photos and their poses ({' '.join(KEPT)}), found {found}")
-                upload.root = _descend(upload.top)
+                upload.root, upload.touched = _descend(upload.top), time.time()
             except (UploadError, OSError) as error:
                 self.discard(token)
                 if isinstance(error, OSError):
@@ -156,14 +162,18 @@ class Uploads:
         with self._lock:
             self._uploads.pop(token, None)
         shutil.rmtree(upload.home, ignore_errors=True)
+        self.gone(token)
 
     def sweep(self, age_seconds: float) -> int:
-        """Remove uploads that nobody finished and nothing came for in this time, those of a server that has ended too;
-        return how many."""
+        """Remove uploads that nobody finished and nothing came for in this time, those of a server that has ended too, and
+        whole ones that nobody trains, but for the UNUSED newest; return how many."""
         before = time.time() - age_seconds
         with self._lock:
             known = dict(self._uploads)
-        old = [t for t, u in known.items() if not u.ready and not u.coming and u.touched <= before]
+            free = {token: upload for token, upload in known.items() if not upload.ready}
+        unused = sorted((t for t, u in free.items() if u.root is not None), key=lambda t: free[t].touched)
+        old = [t for t, u in free.items() if u.root is None and not u.coming and u.touched <= before]
+        old += unused[: max(0, len(unused) - UNUSED)]
         for token in old:
             try:
                 self.discard(token)

@@ -9,16 +9,22 @@ from __future__ import annotations
 import ctypes
 import sys
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 
 
-def keep_memory() -> bool:
-    """Ask the C library to serve large blocks from a heap that is kept. True where it did; harmless elsewhere."""
+def keep_memory(shared: bool = False) -> bool:
+    """Ask the C library to serve large blocks from a heap that is kept. True where it did; harmless elsewhere.
+
+    shared: one heap for all threads. Otherwise each thread may get one of its own, and all keep the most that they ever
+    held: where many threads come and go, what one has freed serves no other, and memory grows for long.
+    """
     if sys.platform != "linux":
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # not glibc
+        return False
+    if shared and not mallopt(_M_ARENA_MAX, 1):
         return False
     return bool(
         mallopt(_M_MMAP_THRESHOLD, 1 << 30) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1) and mallopt(_M_TOP_PAD, 64 << 20)
