@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -79,6 +80,22 @@ def test_an_orbits_line_and_its_keyframes_are_the_orbit(films):
     kept, loop = load_path(film.path, rig)
     stops = path(rig, "orbit", len(kept))
     assert loop and all(np.allclose(key.pose, camera.pose, atol=1e-6) for key, (camera, _) in zip(kept, stops))
+
+
+def test_a_film_outlives_a_training_that_starts_anew(films):
+    """Which moves the run's folder aside while frames are still to come."""
+    run = films.stage.run
+    film = films.start(Order("orbit", frames=60, width=16), "somebody")
+    while film.done < 3:
+        time.sleep(0.01)
+    run.rename(run.with_name("aside"))
+    try:
+        assert film.task.future.result(60) == 60
+        assert len([*imageio.get_reader(film.file, "ffmpeg").iter_data()]) == 60
+        assert load_path(film.path, films.stage.rig)[1] and not [*run.parent.glob(".film-*")]
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
+        run.with_name("aside").rename(run)
 
 
 def test_a_stopped_film_leaves_nothing(films):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import queue
+import tempfile
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -165,7 +166,12 @@ def _rendering(
 
     def write() -> None:
         try:
-            write_video(made.file, arriving(), order.fps)
+            # Outside of the run's folder: a training that starts anew moves that aside.
+            with tempfile.TemporaryDirectory(prefix=".film-", dir=made.file.parents[2]) as place:
+                whole = Path(place) / made.file.name
+                write_video(whole, arriving(), order.fps)
+                made.file.parent.mkdir(parents=True, exist_ok=True)
+                whole.replace(made.file)
         except BaseException as error:
             failed.append(error)
 
@@ -197,4 +203,6 @@ def _rendering(
             made.path.unlink(missing_ok=True)
     if failed:
         raise failed[0]
+    if not made.path.exists():  # it went with the folder
+        save_path(made.path, keyframes, loop)
     return made.done
