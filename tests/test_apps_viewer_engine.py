@@ -303,3 +303,13 @@ def test_owners_who_left_are_forgotten_and_those_who_work_are_not(monkeypatch):
         while len(log) < count + 3:
             time.sleep(0.001)
         task.cancel()
+
+
+def test_memory_is_handed_back_after_long_work_alone(monkeypatch):
+    released = []
+    monkeypatch.setattr(engine_file, "release_memory", lambda: released.append(True))
+    monkeypatch.setattr(engine_file, "LONG", 10.5 * TICK)
+    with running() as engine:
+        for slices in (10, 11):
+            engine.start(((spin(), None)[1] for _ in range(slices)), "somebody").future.result(10)
+    assert released == [True]

@@ -46,6 +46,32 @@ def test_freed_blocks_are_reused_without_page_faults():
     assert count < 30
 
 
+RELEASED = """
+import ctypes
+from nerf.kernels.memory import keep_memory, release_memory
+kept = keep_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+resident = lambda: next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmRSS"))
+block, above = libc.malloc(64 << 20), libc.malloc(1 << 20)
+ctypes.memset(block, 1, 64 << 20)
+libc.free(block)  # in the middle of the heap
+before = resident()
+print(kept and release_memory(), before - resident())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
+def test_what_is_free_is_handed_back_when_asked():
+    done = subprocess.run([sys.executable, "-c", RELEASED], capture_output=True, text=True, check=True)
+    there, released = done.stdout.split()
+    if there == "False":
+        pytest.skip("this C library has no malloc_trim")
+    assert 60 < float(released) < 70
+
+
 THREADS = """
 import ctypes, sys, threading
 from nerf.kernels.memory import keep_memory
@@ -83,10 +109,10 @@ def test_threads_that_share_a_heap_use_what_others_have_freed():
 
 def test_elsewhere_it_does_nothing(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "darwin")
-    assert memory.keep_memory() is False
+    assert memory.keep_memory() is False and memory.release_memory() is False
 
 
 def test_a_c_library_without_mallopt_is_left_alone(monkeypatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
     monkeypatch.setattr(memory.sys, "platform", "linux")
-    assert memory.keep_memory() is False
+    assert memory.keep_memory() is False and memory.release_memory() is False

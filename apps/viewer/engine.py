@@ -19,10 +19,13 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
+from nerf.kernels import release_memory
+
 R = TypeVar("R")
 
 FRAME, REFINE, WORK = 8.0, 2.0, 1.0  # weights: a picture that a hand waits for, one at rest, and what runs by itself
 KEPT = 64  # owners without work whose clocks are kept
+LONG = 2.0  # seconds of work, after whose end the memory that it had is handed back: the next has other needs
 
 
 class Turn:
@@ -57,6 +60,7 @@ class Task(Generic[R]):
         self.future: Future[R] = Future()
         self.ended = self.running = False
         self.turn = Turn()
+        self.used = 0.0  # seconds
         self._paused = False
 
     @property
@@ -164,15 +168,18 @@ class Engine:
         while (task := self._next()) is not None:
             began = time.perf_counter()
             over = self._slice(task)
+            seconds = time.perf_counter() - began
             with self._awake:
                 task.running = False
-                used = (time.perf_counter() - began) / task.weight
+                task.used += seconds
                 for turn in (self._owners[task.owner], task.turn):
-                    turn.clock += used
+                    turn.clock += seconds / task.weight
                     turn.served = next(self._count)
                 if over:
                     self._tasks.remove(task)
                     self._forget()
+            if over and task.used > LONG:
+                release_memory()
 
     def _forget(self) -> None:
         """Drop the clocks of owners that have been gone for long."""

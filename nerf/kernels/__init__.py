@@ -19,3 +19,4 @@ from nerf.kernels.backends import available as available
 from nerf.kernels.backends import choose as choose
 from nerf.kernels.backends import load as load
 from nerf.kernels.memory import keep_memory as keep_memory
+from nerf.kernels.memory import release_memory as release_memory

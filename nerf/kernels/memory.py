@@ -29,3 +29,13 @@ def keep_memory(shared: bool = False) -> bool:
     return bool(
         mallopt(_M_MMAP_THRESHOLD, 1 << 30) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1) and mallopt(_M_TOP_PAD, 64 << 20)
     )
+
+
+def release_memory() -> bool:
+    """Hand back to the system what was kept and is free now, as after a long piece of work. True where there was any."""
+    if sys.platform != "linux":
+        return False
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0)))
+    except (OSError, AttributeError):  # not glibc
+        return False
