@@ -37,7 +37,7 @@ def read_glb(path: Path) -> Mesh:
         at += 8 + size
     try:
         return _Document(json.loads(chunks[b"JSON"]), chunks.get(b"BIN\0", b"")).mesh()
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError, binascii.Error) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError, binascii.Error) as error:
         if isinstance(error, FitError):
             raise FitError(f"{path}: {error}") from None
         raise FitError(f"{path}: expected a glTF document, found one that breaks: {error!r}") from None

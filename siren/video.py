@@ -18,6 +18,7 @@ import tyro
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from data.errors import shown
 from data.films import write_video
 from nerf.kernels import Ops
 from siren.command import backend, decibels, follow, length, run, write_metrics
@@ -32,6 +33,7 @@ RATE, BATCH = 3e-4, 2048
 FIRST_OMEGA = 30.0
 DEFAULT = Schedule(None, 120.0, RATE, final=0.05)
 CHUNK = 1 << 16  # pixels evaluated at once
+MOST = 10**13  # pixels of a film in a file: hours of 8K
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,10 @@ def load_film(path: Path, ops: Ops | None = None) -> tuple[Siren, dict[str, Any]
     for name in ("frames", "height", "width", "fps"):
         value = about.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float) if name == "fps" else int) or not value > 0:
-            raise FitError(f"{path}: about: {name}: expected a positive number of a film, found {value!r}")
+            raise FitError(f"{path}: about: {name}: expected a positive number of a film, found {shown(value)}")
+    if about["frames"] * about["height"] * about["width"] > MOST:
+        size = " x ".join(shown(about[name], 20) for name in ("frames", "height", "width"))
+        raise FitError(f"{path}: about: frames, height, width: expected at most {MOST:.0e} pixels, found {size}")
     if about.get("kind") != "film" or (siren.config.inputs, siren.config.outputs) != (3, 3):
         raise FitError(f"{path}: about: kind: expected a 'film' with 3 inputs and outputs, found {about.get('kind')!r}")
     return siren, about

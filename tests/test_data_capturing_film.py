@@ -65,6 +65,14 @@ def test_five_frames_are_too_few(tmp_path: Path):
         gather(str(tmp_path / "a.mp4"), tmp_path / "work", 90, 640, 1)
 
 
+def test_a_film_of_one_picture_is_said(tmp_path: Path):
+    write(tmp_path / "still.mp4", [pan(1, 1)[0]] * 100)
+    with pytest.raises(
+        CaptureError, match=r"still\.mp4: frames: expected 8 or more that differ, found \d: move the camera"
+    ):
+        gather(str(tmp_path / "still.mp4"), tmp_path / "work", 90, 640, 1)
+
+
 def test_one_plain_shade_is_said(tmp_path: Path):
     random = np.random.default_rng(0)
     write(tmp_path / "wall.mp4", [random.normal(180, 2, (72, 96, 3)).astype(np.uint8) for _ in range(12)])

@@ -154,6 +154,10 @@ def test_glb_places_its_nodes(tmp_path):
     (tmp_path / "circle.glb").write_bytes(glb(tree, binary))
     with pytest.raises(FitError, match="circle"):
         read_glb(tmp_path / "circle.glb")
+    tree["nodes"][0] = {"scale": [10**400, 1, 1], "mesh": 0}
+    (tmp_path / "huge.glb").write_bytes(glb(tree, binary))
+    with pytest.raises(FitError, match=r"huge\.glb: expected a glTF document, found one that breaks"):
+        read_glb(tmp_path / "huge.glb")
 
 
 @pytest.mark.parametrize("kind", ["ply", "stl", "off", "glb", "obj"])

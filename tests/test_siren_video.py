@@ -180,7 +180,14 @@ def test_saved_films_come_back_and_other_networks_are_refused(tmp_path):
     assert said == about
     for a, b in zip(sample_film(found, 4, 5, 6), sample_film(siren, 4, 5, 6)):
         assert np.array_equal(a, b)
-    for change in ({"frames": 0}, {"height": 1.5}, {"width": "6"}, {"fps": None}, {"kind": "sound"}):
+    for change in (
+        {"frames": 0},
+        {"height": 1.5},
+        {"width": "6"},
+        {"fps": None},
+        {"kind": "sound"},
+        {"frames": 10**30},
+    ):
         save_network(path, siren, about | change)
         with pytest.raises(FitError, match=next(iter(change))):
             load_film(path)

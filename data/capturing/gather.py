@@ -85,6 +85,10 @@ def _from_film(path: Path, name: str, into: Path, frames: int, longest: int) -> 
             f"{name}: frames: expected something to be seen in them, found one plain shade: is there light, and texture behind you?"
         )
     choice = choose(watched, frames, first, last)
+    if len(choice.frames) < FEWEST:
+        raise CaptureError(
+            f"{name}: frames: expected {FEWEST} or more that differ, found {len(choice.frames)}: move the camera while it films"
+        )
     photos = _write_frames(film, into, choice.frames, choice.blurred, longest, watched.fps)
     said.append(f"{len(photos)} frames chosen, sharp ones spread over time and motion")
     return Gathered(into, photos, True, said, choice.frames, total)
