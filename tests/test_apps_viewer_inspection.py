@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,27 @@ def test_the_picture_replaces_the_one_before(tmp_path: Path) -> None:
     assert inspect(tmp_path / "spheres", 2, plot).plot == plot
     assert Image.open(plot).width > 1000
     assert sorted(p.name for p in tmp_path.iterdir()) == ["plot.png", "spheres"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts open files as Linux does")
+def test_drawing_for_many_threads_opens_fonts_once(tmp_path: Path) -> None:
+    trees.write_ngp(tmp_path / "spheres")
+
+    found: list[int] = []
+    turn, over = threading.Lock(), threading.Barrier(3)
+
+    def draw() -> None:
+        with turn:
+            inspect(tmp_path / "spheres", 2, tmp_path / "plot.png")
+            found.append(sum(os.path.realpath(file).endswith(".ttf") for file in Path("/proc/self/fd").iterdir()))
+        over.wait()  # a thread that has ended would leave its number to the next
+
+    threads = [threading.Thread(target=draw) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0] > 0 and len(set(found)) == 1, found
 
 
 def test_a_path_that_a_cut_value_ends_in_is_hidden_too() -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +17,11 @@ from data.errors import SceneError, mismatch
 from data.images import EXTENSIONS
 from data.scene import load_scene
 
-_SIDE, _PIXELS, _BYTES = (
-    1000,
-    100_000_000,
-    4 << 30,
-)  # a photo's side that trains well; one photo's most; all photos' most
-# One at a time: two scenes of photos may be more than the memory holds, and Python's list of warnings, like
-# matplotlib's fonts, is everybody's.
+# A photo's side that trains well; one photo's most pixels; all photos' most bytes.
+_SIDE, _PIXELS, _BYTES = 1000, 100_000_000, 4 << 30
+# One at a time: two scenes of photos may be more than the memory holds, and Python's list of warnings is everybody's.
 _READING = threading.Lock()
+_DRAWING = ThreadPoolExecutor(1, "drawing")  # matplotlib opens its fonts anew for every thread, and keeps them open
 _POSES = (
     "transforms*.json",
     "dataset.json",
@@ -66,7 +64,7 @@ def inspect(root: Path, downscale: int | None = None, plot: Path | None = None) 
                 from data.plot import plot_scene  # matplotlib takes a second to import
 
                 draft = plot.with_name(f"draft-{plot.name}")
-                plot_scene(scene, draft)
+                _DRAWING.submit(plot_scene, scene, draft).result()
                 os.replace(draft, plot)
         except SceneError as error:
             raise UploadError(_no_poses(root) or _public(str(error), root)) from None
