@@ -70,6 +70,7 @@ class Visitor(threading.Thread):
         self.context: Any = None
 
     def run(self) -> None:
+        """Do now this and now that, until it is over."""
         try:
             with chromium() as self._browser:
                 self._open()

@@ -18,3 +18,12 @@ torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 # After the hook, since it imports the kernels.
 from tests.cpu_levels import level, seed  # noqa: E402, F401 (fixtures)
+
+# Files are given to workers one after another. Those with a test that takes a minute come first: at the end, the other
+# worker would wait for it.
+FIRST = ("test_style.py", "test_nerf_kernels_cpu_runtime.py", "test_apps_viewer_browser.py", "test_nerf_poses_train.py")
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """Order files."""
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))

@@ -151,7 +151,7 @@ def _generator(progress: Any) -> torch.Generator:
 def main(folder: Path) -> None:
     """Everything that takes two ranks."""
     together.join()
-    seen: dict[str, Any] = {"threads": torch.get_num_threads(), "processors": together._processors()}
+    seen: dict[str, Any] = {"threads": torch.get_num_threads(), "processors": together.processors()}
     tensors: dict[str, Tensor] = {}
     _messages(seen, folder)
     _sums(tensors, seen)

@@ -159,7 +159,7 @@ def test_what_cannot_be_trained_is_a_sentence(live, tmp_path):
 
 
 def test_what_nobody_foresaw_is_said_too(ball, live, tmp_path, monkeypatch):
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise MemoryError("no room for the photos")
 
     monkeypatch.setattr("nerf.cli.load_scene", full)
