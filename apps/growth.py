@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 EVERY = 5.0  # seconds between samples
-WARM = (
-    1 / 6
-)  # share of the time after which growth counts: until then caches fill and things are done for the first time
+# Share of the time after which growth counts: until then caches fill, and things are done for the first time.
+WARM = 1 / 6
 BLOCK = 60.0  # seconds whose mean is one point of the line: samples closer than that aren't independent
 GROWTH = 2.0  # MB a minute that memory may grow by, with two standard errors added
 SHARE = 0.05  # by which the last third's median of anything may lie above the middle third's

@@ -24,7 +24,7 @@ import tyro
 from apps.ablation import insert
 from apps.browsing import chromium, viewer
 from apps.faults.seeds import nerfies
-from apps.faults.targets import put
+from apps.faults.target import put
 from apps.growth import EVERY, Sample, figures, markdown, plot, verdict
 from apps.visitors import Visitor, pack, paint
 from data.errors import SceneError

@@ -10,9 +10,9 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -29,10 +29,9 @@ from data.images import area_average, border, composite, has_opacity, image_size
 from data.shots import Shot, fit_lens, read_covisible
 from data.sizes import said
 
-LARGE = 1 << 25  # pixels of a photo that is decoded by itself: eight at once might be more than the memory holds
-# Bytes that a pixel takes: of a photo in memory with its masks at most; of a file while it is decoded, and with an alpha
+# Bytes that a pixel takes: of a photo in memory, and of each of its masks; of a file while it is decoded, and with an alpha
 # or a mask (measured, with Pillow's own); of a pixel that training draws from, twice while it is handed on.
-HELD, DECODED, CUT_OUT, DRAWN = 5, 16, 48, 2 * 8
+COLOURS, MASK, DECODED, CUT_OUT, DRAWN = 3, 1, 16, 48, 2 * 8
 
 
 @dataclass
@@ -161,30 +160,32 @@ class Plan(NamedTuple):
 def plan(shots: Sequence[Shot], source: Path, downscale: int, memory: int | None) -> Plan:
     """How to hold photos in so many bytes, from their headers alone. Raises SceneError where the largest can't even be decoded in
     them. None: in half of what the machine has to spare."""
-    everyone = min(8, os.cpu_count() or 1)
-    pixels, largest = [], 0
+    pixels, held, largest = [], 0, 0
     for shot in shots:
         width, height = image_size(shot.image)
         left = max(1.0, downscale / shot.reduced)
         pixels.append(max(1, round(width / left)) * max(1, round(height / left)))
         masked = shot.mask is not None or has_opacity(shot.image)
+        held += pixels[-1] * (COLOURS + MASK * (masked + (shot.covisible is not None)))
         largest = max(largest, (CUT_OUT if masked else DECODED) * width * height)
-    held = HELD * sum(pixels)
+    most = min(8, os.cpu_count() or 1)
     memory = spare() if memory is None else memory
     if memory is None or held <= memory:
-        return Plan(everyone, pixels)
+        # Together with what they are decoded in, where that is possible: a photo that fits in memory at all is tried.
+        return Plan(most if memory is None else max(1, min(most, (memory - held) // largest)), pixels)
     if 2 * largest > memory:
         least = said(min(2 * largest, held))
         raise mismatch(source, "memory", f"at least {least} for photos of this size", said(memory))
-    workers = min(everyone, memory // 2 // largest)
+    workers = min(most, memory // 2 // largest)
     trained = sum(count for shot, count in zip(shots, pixels) if not shot.test)
     return Plan(workers, pixels, min((memory - workers * largest) / (DRAWN * trained), 1.0))
 
 
-def spare(processes: int = 1) -> int | None:
-    """Bytes that each of so many processes may take for photos where nobody says: half of what the machine has to spare."""
+def spare() -> int | None:
+    """Bytes that photos may take where nobody says: half of what the machine has to spare, shared with the processes that
+    torchrun has started beside this one."""
     free = available()
-    return None if free is None else free // 2 // processes
+    return None if free is None else free // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def available() -> int | None:
@@ -227,8 +228,7 @@ def load_photos(shots: Sequence[Shot], source: Path, downscale: int, chosen: Pla
     places = _places(shots, chosen.pixels) if chosen.share is None else []
 
     def load(number: int, shot: Shot) -> Loaded:
-        with _room_for(shot):
-            lens, photo = _decode(shot, source, downscale)
+        lens, photo = _decode(shot, source, downscale)
         image = photo.image.numpy()
         seen = lens, border(image), (int(image.min()), int(image.max()))
         if chosen.share is None:
@@ -268,19 +268,6 @@ def side_by_side(photos: Sequence[Photo]) -> UInt8[Tensor, "n 3"]:
             return torch.cat(flat)
         at += part.nbytes
     return first.as_strided((sum(len(part) for part in flat), 3), (3, 1))
-
-
-_one_large = threading.Lock()
-
-
-@contextmanager
-def _room_for(shot: Shot) -> Iterator[None]:
-    width, height = image_size(shot.image)
-    if width * height <= LARGE:
-        yield
-    else:
-        with _one_large:
-            yield
 
 
 def _decode(shot: Shot, source: Path, downscale: int) -> tuple[Camera, Photo]:

@@ -20,7 +20,6 @@ from tqdm import tqdm
 from data.durations import seconds
 from data.errors import SceneError
 from data.films import VideoError
-from data.photos import spare
 from data.scene import Scene, load_scene
 from data.sizes import bytes_of
 from nerf import checkpoint, together
@@ -179,7 +178,7 @@ def open_run(options: Options, say: Callable[[str], None]) -> tuple[TrainConfig,
     """
     backend, said = choose(options.backend)
     say(said)
-    out, memory = folder_of(options), bytes_of(options.memory) or spare(together.beside())
+    out, memory = folder_of(options), bytes_of(options.memory)
     here = (out / checkpoint.CHECKPOINT).is_file()
     somewhere = together.anyone(here)  # asked by all, or those who ask wait for those who don't
     if options.resume and (here or not somewhere):

@@ -43,9 +43,8 @@ class Pool:
     def __init__(self, photos: Sequence[PhotoOnDisk], cut_out: bool, device: torch.device | str) -> None:
         self.photos, self.cut_out, self.device = photos, cut_out, device
         self.workers = ThreadPoolExecutor(1)
-        first = [photo.draw(not cut_out, 0) for photo in photos]
-        counts = [len(drawn.within) for drawn in first]
-        self.bounds = [0, *accumulate(counts)]
+        first = deque(photo.draw(not cut_out, 0) for photo in photos)
+        self.bounds = [0, *accumulate(len(drawn.within) for drawn in first)]
         self.starts = torch.tensor(self.bounds).to(device)
         total = self.bounds[-1]
         self.rgb: UInt8[Tensor, "n 3"] = torch.empty(total, 3, dtype=torch.uint8, device=device)
@@ -53,9 +52,8 @@ class Pool:
         self.opacities: UInt8[Tensor, "n"] | None = None
         if cut_out:
             self.opacities = torch.full((total,), 255, dtype=torch.uint8, device=device)
-        for number in range(len(photos)):  # each is let go as soon as it has its place
-            self._put(number, first[number])
-            first[number] = Drawn(*(torch.empty(0, dtype=torch.uint8),) * 2, None)
+        for number in range(len(photos)):
+            self._put(number, first.popleft())  # let go as soon as it has its place
         self.every = max(SOONEST, total // max(len(photos), 1) // DRAWN_A_STEP)
         self.turns = 0  # that were taken
         self.coming: deque[Future[Drawn]] = deque()

@@ -116,11 +116,6 @@ def world() -> int:
     return 1 if alone() else dist.get_world_size()
 
 
-def beside() -> int:
-    """How many ranks this machine has, this one among them."""
-    return 1 if alone() else int(os.environ["LOCAL_WORLD_SIZE"])
-
-
 def alone() -> bool:
     """No other rank is there."""
     return not dist.is_initialized()

@@ -15,7 +15,7 @@ from PIL import Image
 from data import photos
 from data.errors import SceneError
 from data.photos import Photo, PhotoOnDisk, side_by_side
-from data.scene import load_scene
+from data.scene import load_scene, read_capture
 from tests.trees import HEIGHT, WIDTH, WRITERS
 
 PIXELS = WIDTH * HEIGHT
@@ -96,9 +96,9 @@ def test_the_plan_keeps_to_the_memory_and_says_what_it_needs(tmp_path: Path, mon
     WRITERS["colmap-binary"](tmp_path, count=COUNT)
     monkeypatch.setattr(photos, "available", lambda: None)
     assert isinstance(load_scene(tmp_path).train[0].photo, Photo)
-    monkeypatch.setattr(photos, "available", lambda: 2 * 5 * COUNT * PIXELS)
+    monkeypatch.setattr(photos, "available", lambda: 2 * 3 * COUNT * PIXELS)
     assert isinstance(load_scene(tmp_path).train[0].photo, Photo)  # half of it is just enough
-    monkeypatch.setattr(photos, "available", lambda: 2 * 5 * COUNT * PIXELS - 2)
+    monkeypatch.setattr(photos, "available", lambda: 2 * 3 * COUNT * PIXELS - 2)
     few = load_scene(tmp_path)
     assert isinstance(few.train[0].photo, PhotoOnDisk)
     memory = 100 * PIXELS
@@ -107,6 +107,16 @@ def test_the_plan_keeps_to_the_memory_and_says_what_it_needs(tmp_path: Path, mon
     assert len(set(shares)) == 1 and 0.25 * memory < 16 * drawn <= memory - 16 * PIXELS
     with pytest.raises(SceneError, match=r": memory: expected at least .* MB for photos of this size, found 0.0 MB$"):
         load_scene(tmp_path, memory=1000)
+
+
+def test_as_many_are_decoded_at_once_as_fit_beside_those_that_are_held(tmp_path: Path, monkeypatch) -> None:
+    WRITERS["colmap-binary"](tmp_path, count=COUNT)
+    monkeypatch.setattr(photos.os, "cpu_count", lambda: 6)
+    shots, held = read_capture(tmp_path).shots, 3 * COUNT * PIXELS
+    for room, workers in ((100, 6), (6, 6), (5.9, 5), (2, 2), (0.5, 1), (0, 1)):
+        found = photos.plan(shots, tmp_path, 1, held + int(room * 16 * PIXELS))
+        assert found.share is None and found.workers == workers
+    assert photos.plan(shots, tmp_path, 1, held - 1).share is not None
 
 
 def test_a_broken_photo_is_found_before_training(tmp_path: Path) -> None:
@@ -119,7 +129,7 @@ def test_a_broken_photo_is_found_before_training(tmp_path: Path) -> None:
 
 MEASURE = """
 import sys
-from data.scene import load_scene
+from data.scene import load_scene, read_capture
 from data.sizes import bytes_of
 from nerf import rays
 from nerf.rays import PixelSampler
@@ -169,8 +179,10 @@ def test_photos_in_memory_lie_side_by_side_and_aren_t_copied(tmp_path: Path) -> 
         assert (laid.data_ptr() == frames[0].image.data_ptr()) == shared
 
 
-def test_what_the_machine_has_to_spare_is_no_more_than_it_has() -> None:
+def test_what_the_machine_has_to_spare_is_no_more_than_it_has(monkeypatch) -> None:
     found, whole = photos.available(), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert found is not None and whole / 1000 < found <= whole
-    shared, alone = photos.spare(4), photos.spare()
+    alone = photos.spare()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # as torchrun does
+    shared = photos.spare()
     assert shared is not None and alone is not None and shared < alone / 3

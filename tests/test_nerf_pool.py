@@ -105,7 +105,7 @@ def test_the_pixels_follow_from_the_step_alone(monkeypatch) -> None:
 def large(tmp_path: Path) -> tuple[Path, int]:
     """A scene, and less memory than it takes."""
     WRITERS["nerfies"](tmp_path / "scene", count=64)
-    return tmp_path / "scene", 60 * WIDTH * HEIGHT * 4
+    return tmp_path / "scene", 120 * WIDTH * HEIGHT
 
 
 def test_resume_equals_uninterrupted(large, tmp_path: Path, monkeypatch) -> None:
