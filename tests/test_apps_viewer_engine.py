@@ -313,3 +313,17 @@ def test_memory_is_handed_back_after_long_work_alone(monkeypatch):
         for slices in (10, 11):
             engine.start(((spin(), None)[1] for _ in range(slices)), "somebody").future.result(10)
     assert released == [True]
+
+
+def test_memory_is_handed_back_beside_much_short_work(monkeypatch):
+    released = []
+    monkeypatch.setattr(engine_file, "release_memory", lambda: released.append(True))
+    monkeypatch.setattr(engine_file, "LONG", 1e9)
+    monkeypatch.setattr(engine_file, "OFTEN", 7.5 * TICK)
+    with running() as engine:
+        for slices in (5, 20):
+            before = len(released)
+            for _ in range(slices):
+                engine.call(spin, "somebody").future.result(10)
+        engine.call(lambda: None, "somebody").future.result(10)  # by now the one before is counted out
+    assert before == 0 and len(released) >= 2

@@ -25,7 +25,9 @@ R = TypeVar("R")
 
 FRAME, REFINE, WORK = 8.0, 2.0, 1.0  # weights: a picture that a hand waits for, one at rest, and what runs by itself
 KEPT = 64  # owners without work whose clocks are kept
-LONG = 2.0  # seconds of work, after whose end the memory that it had is handed back: the next has other needs
+# Memory that is free is handed back after the end of work that took so many seconds, since the next has other needs, and
+# after so many of whatever work: what came and went beside it left its own.
+LONG, OFTEN = 2.0, 20.0
 
 
 class Turn:
@@ -101,6 +103,7 @@ class Engine:
         self._all = Turn()
         self._awake = threading.Condition()
         self._stopping = False
+        self._since = 0.0  # seconds of work since memory was handed back
         self._count = itertools.count()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -178,8 +181,10 @@ class Engine:
                 if over:
                     self._tasks.remove(task)
                     self._forget()
-            if over and task.used > LONG:
+            self._since += seconds
+            if (over and task.used > LONG) or self._since > OFTEN:
                 release_memory()
+                self._since = 0.0
 
     def _forget(self) -> None:
         """Drop the clocks of owners that have been gone for long."""

@@ -23,6 +23,7 @@ THEME = gr.themes.Default(
     primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
 )
 TICK = 1.0  # seconds between looks at the training
+SESSIONS = 64  # visits whose forms Gradio remembers; it would keep ten thousand, each with a copy of all settings
 
 
 def mount(app: FastAPI, house: House, scenes: Scenes) -> FastAPI:
@@ -44,6 +45,7 @@ def mount(app: FastAPI, house: House, scenes: Scenes) -> FastAPI:
             gr.HTML('<div id="upload-zone"></div>')
         with gr.Tab("Images (SIREN)", id="siren"):
             gr.HTML('<div id="siren-panel"></div>')
+    page.state_session_capacity = SESSIONS
     return gr.mount_gradio_app(app, page, path="/", head=HEAD, theme=THEME, footer_links=[], allowed_paths=[])
 
 
