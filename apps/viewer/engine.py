@@ -11,6 +11,7 @@ What a generator sets for its thread (`torch.no_grad()`) must not span a yield: 
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 import time
@@ -183,6 +184,7 @@ class Engine:
                     self._forget()
             self._since += seconds
             if (over and task.used > LONG) or self._since > OFTEN:
+                gc.collect()  # figures and networks go in rings, which Python looks for seldom where there is much else
                 release_memory()
                 self._since = 0.0
 
