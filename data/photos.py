@@ -271,6 +271,16 @@ def side_by_side(photos: Sequence[Photo]) -> UInt8[Tensor, "n 3"]:
 
 
 def _decode(shot: Shot, source: Path, downscale: int) -> tuple[Camera, Photo]:
+    """A photo and its lens, as they are to be read. Raises SceneError."""
+    try:
+        return _read(shot, source, downscale)
+    except MemoryError:
+        raise mismatch(
+            shot.image, "memory", "enough to decode it in", "too little; close other programs, or make it smaller"
+        ) from None
+
+
+def _read(shot: Shot, source: Path, downscale: int) -> tuple[Camera, Photo]:
     rgb, opacity = read_pixels(shot.image, (shot.lens.width, shot.lens.height))
     size = rgb.shape[1], rgb.shape[0]
     lens = fit_lens(shot.lens, size, shot.image, source)

@@ -127,6 +127,21 @@ def test_a_broken_photo_is_found_before_training(tmp_path: Path) -> None:
         load_scene(tmp_path, memory=100 * PIXELS)
 
 
+@pytest.mark.parametrize("memory", (None, 100 * PIXELS))
+def test_a_photo_that_there_is_no_memory_to_decode_in_is_named(tmp_path: Path, monkeypatch, memory: int | None) -> None:
+    def read(file: Path, size: tuple[int, int]) -> object:
+        if file == last:
+            raise MemoryError
+        return whole(file, size)
+
+    WRITERS["colmap-binary"](tmp_path, count=COUNT)
+    last = pictures(tmp_path)[-1]
+    whole = photos.read_pixels
+    monkeypatch.setattr(photos, "read_pixels", read)
+    with pytest.raises(SceneError, match=f"{last.name}: memory: expected enough to decode it in, found too little"):
+        load_scene(tmp_path, memory=memory)
+
+
 MEASURE = """
 import sys
 from data.scene import load_scene, read_capture
