@@ -99,7 +99,7 @@ def registered(config: TrainConfig) -> TrainConfig:
         raise ConfigError("--register: expected OpenCV, found none; pip install opencv-python-headless")
     return replace(
         config,
-        model=replace(config.model, warp=replace(warp, parts=4)),
+        model=replace(config.model, warp=replace(warp, parts=8)),
         optimizer=replace(config.optimizer, warp_rate=5e-4, warp_hold=300),
         loss=replace(config.loss, anneal=0.8),
         register=RegisterConfig(),

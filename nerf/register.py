@@ -40,7 +40,7 @@ class RegisterConfig:
         sightings, points: a point is used that was seen so often; a capture with fewer points is refused.
     """
 
-    steps: int = 500
+    steps: int = 1500
     rate: float = 3e-3
     final: float = 0.03
     place_rate: float = 2e-2
