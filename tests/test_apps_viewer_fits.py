@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -150,6 +151,18 @@ def test_old_fits_are_dropped_and_nobody_is_thrown_out(fits):
     fits._fits[mine[1]].touched -= 1000  # closed the page
     fits.start_fit(image, "image", 300.0, "later")
     assert mine[1] not in fits._fits and tasks[0].ended and not tasks[1].ended
+
+
+def test_what_is_kept_of_a_fit_is_its_network_without_gradients_and_no_picture(fits):
+    token = fits.start_fit(coded(waves()), "image", 300.0, "a")
+    begun(fits, token)
+    shown = weakref.ref(fits.picture(token, width=64, height=64).future.result(20))
+    fits.stop(token)
+    for _ in range(2):
+        fits.engine.call(lambda: None, "b").future.result(20)  # by now the one before is forgotten, too
+    kept = fits._fits[token]
+    assert shown() is None and not kept.pictures
+    assert all(p.grad is None for p in kept.siren.parameters())
 
 
 def test_only_the_latest_pictures_are_computed(fits):

@@ -134,6 +134,9 @@ def work(fit: Fit, begin: Begin) -> Generator[None, None, None]:
     except Exception as error:
         logging.getLogger(__name__).exception("a fit failed")
         fit.state, fit.error = "failed", f"the fit failed: {type(error).__name__}"
+    finally:
+        if fit.siren is not None:
+            fit.siren.zero_grad(set_to_none=True)  # as large as the network, which is kept
 
 
 def shot(fit: Fit, window: Window, shown: Grid, mode: str) -> Generator[None, None, UInt8[np.ndarray, "h w 3"]]:

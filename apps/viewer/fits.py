@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Generator
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -129,10 +130,16 @@ class Fits:
             raise FitError(fit.error or "nothing to show yet: the fit hasn't begun")
         task = self.engine.start(shot(fit, window, Grid(height, width), mode), fit.owner, FRAME)
         with self._lock:
-            fit.pictures = [*(other for other in fit.pictures if not other.done), task]
+            fit.pictures.append(task)
             while len(fit.pictures) > PENDING:
                 fit.pictures.pop(0).cancel()
+        task.future.add_done_callback(lambda done: self._shown(fit, done))
         return task
+
+    def _shown(self, fit: Fit, done: Future[Any]) -> None:
+        """Let go of a picture that is there: a fit is kept for long, and its last picture is larger than its network."""
+        with self._lock:
+            fit.pictures = [task for task in fit.pictures if task.future is not done]
 
     def _begin(self, fit: Fit, begin: Begin) -> str:
         token = secrets.token_urlsafe(16)
