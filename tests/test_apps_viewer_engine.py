@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 import time
-import weakref
 from collections import Counter
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -315,42 +313,3 @@ def test_memory_is_handed_back_after_long_work_alone(monkeypatch):
         for slices in (10, 11):
             engine.start(((spin(), None)[1] for _ in range(slices)), "somebody").future.result(10)
     assert released == [True]
-
-
-def test_memory_is_handed_back_beside_much_short_work(monkeypatch):
-    released = []
-    monkeypatch.setattr(engine_file, "release_memory", lambda: released.append(True))
-    monkeypatch.setattr(engine_file, "LONG", 1e9)
-    monkeypatch.setattr(engine_file, "OFTEN", 7.5 * TICK)
-    with running() as engine:
-        for slices in (5, 20):
-            before = len(released)
-            for _ in range(slices):
-                engine.call(spin, "somebody").future.result(10)
-        engine.call(lambda: None, "somebody").future.result(10)  # by now the one before is counted out
-    assert before == 0 and len(released) >= 2
-
-
-def test_rings_that_long_work_leaves_behind_go_with_its_memory(monkeypatch):
-    class Node:
-        pass
-
-    def work():
-        node = Node()
-        node.itself = node
-        left.append(weakref.ref(node))
-        spin()
-        yield
-
-    left: list[weakref.ref[Node]] = []
-    released = []
-    monkeypatch.setattr(engine_file, "release_memory", lambda: released.append(left[0]()))
-    monkeypatch.setattr(engine_file, "LONG", 0.5 * TICK)
-    gc.disable()
-    try:
-        with running() as engine:
-            engine.start(work(), "somebody").future.result(10)
-            engine.call(lambda: None, "somebody").future.result(10)  # by now the one before is counted out
-    finally:
-        gc.enable()
-    assert released == [None]
