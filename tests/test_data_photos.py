@@ -144,7 +144,7 @@ def test_a_photo_that_there_is_no_memory_to_decode_in_is_named(tmp_path: Path, m
 
 MEASURE = """
 import sys
-from data.scene import load_scene, read_capture
+from data.scene import load_scene
 from data.sizes import bytes_of
 from nerf import rays
 from nerf.rays import PixelSampler
