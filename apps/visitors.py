@@ -185,11 +185,20 @@ class Visitor(threading.Thread):
             time.sleep(0.1)
 
     def _compare(self) -> None:
+        """Lay a photo beside the scene; asked again where the page says that a training is only beginning."""
         self._tab("Scene")
-        count = self.page.evaluate("() => window.sceneView.scene.photos.length")
-        self.page.select_option("#scene-photo", index=self.random.randint(1, count))
-        self.page.click("#scene-compare")
-        self.page.wait_for_selector("#scene-sheet img", state="visible")
+        end = time.monotonic() + PATIENCE / 1000
+        while not self.over.is_set():
+            count = self.page.evaluate("() => window.sceneView.scene.photos.length")
+            self.page.select_option("#scene-photo", index=self.random.randint(1, count))
+            self.page.click("#scene-compare")
+            self.page.wait_for_selector("#scene-sheet", state="visible")
+            if self.page.locator("#scene-sheet img").is_visible():
+                return
+            said = self.page.inner_text("#scene-sheet")
+            if "try again" not in said or time.monotonic() > end:
+                raise RuntimeError(said)
+            self.over.wait(1.0)
 
     def _unfold(self, name: str, inside: str) -> None:
         self._tab("Scene")

@@ -160,6 +160,13 @@ def test_a_photo_is_taken_and_compared(page):
     page.tab.click("#scene-compare")
     page.tab.wait_for_selector("#scene-sheet img", state="visible")
     assert float(re.search(r"([\d.]+) dB", page.said("#scene-sheet", "dB"))[1]) > LEARNT - 2
+    page.tab.route("**/compared?*", lambda route: route.fulfill(status=422, json={"error": "not <b>now</b>"}))
+    page.tab.click("#scene-compare")
+    page.said("#scene-sheet", "not <b>now</b>")  # and it stays, whatever the scene's own line says by then
+    assert not page.tab.is_visible("#scene-sheet img")
+    page.tab.unroute("**/compared?*")
+    page.tab.click("#scene-compare")
+    page.tab.wait_for_selector("#scene-sheet img", state="visible")
     page.drag(0.1, 0)
     page.until("window.sceneView.state.chosen === -1")
 

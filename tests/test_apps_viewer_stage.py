@@ -149,6 +149,9 @@ def test_a_scene_is_described_as_json(stage):
     assert not empty.describe()["ready"]
     with pytest.raises(StageError, match="no scene is on show yet"):
         finished(empty.picture(home(stage)))
+    empty.show("selfie", None, None, stage.rig)  # a training that is about to begin
+    with pytest.raises(StageError, match="selfie: it is being read and started; try again"):
+        finished(empty.picture(home(stage)))
 
 
 def test_a_photo_stands_beside_the_scene_from_its_place(stage):

@@ -119,6 +119,8 @@ class Stage:
 
     def ready(self) -> tuple[SceneModel, Rig]:
         """The model and its cameras. Raises StageError where there are none yet."""
+        if self.model is None and self.rig is not None:
+            raise StageError(f"{self.name}: it is being read and started; try again in a moment")
         if self.model is None or self.rig is None:
             raise StageError("no scene is on show yet: train one, or start the viewer with --run")
         return self.model, self.rig

@@ -267,10 +267,12 @@ export class SceneView {
   async compare() {
     const answer = await fetch(`/api/photos/${this.state.chosen}/compared?longest=512`, { headers: { "X-Person": person } });
     if (answer.status === 499) return;
-    if (!answer.ok) return this.say((await answer.json()).error, true);
+    // A refusal stands where the picture would be: what the scene itself says is gone with its next picture.
+    const said = answer.ok ? `photo, rendering, difference (x 4): ${answer.headers.get("X-PSNR")} dB` : (await answer.json()).error;
     URL.revokeObjectURL(this.sheetImage.src);
-    this.sheetImage.src = URL.createObjectURL(await answer.blob());
-    this.sheetText.textContent = `photo, rendering, difference (x 4): ${answer.headers.get("X-PSNR")} dB`;
+    if (answer.ok) this.sheetImage.src = URL.createObjectURL(await answer.blob());
+    this.sheetImage.hidden = !answer.ok;
+    this.sheetText.textContent = said;
     this.sheet.hidden = false;
   }
 
