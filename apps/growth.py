@@ -15,10 +15,8 @@ EVERY = 5.0  # seconds between samples
 WARM = 1 / 6
 BLOCK = 60.0  # seconds whose mean is one point of the line: samples closer than that aren't independent
 GROWTH = 2.0  # MB a minute that memory may grow by, with two standard errors added
-SHARE = 0.05  # by which the last third of anything may lie above the middle third
+SHARE = 0.05  # by which the last third's median of anything may lie above the middle third's
 MORE = 3  # threads and files that it may lie above it in any case
-# Where a third lies: threads and files come and go with each film that is encoded, and what leaks is there between films, too.
-USUAL, QUIET = 0.5, 0.2
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,6 @@ COLUMNS = {
     "memory": "resident memory, MB", "threads": "threads", "files": "open files", "children": "memory of encoders, MB",
     "temporary": "temporary files, MB",
 }  # fmt: skip
-COUNTED = ("threads", "files")
 
 
 def line(seconds: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[float, float]:
@@ -62,15 +59,13 @@ def line(seconds: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[flo
 
 
 def figures(samples: list[Sample]) -> dict[str, dict[str, float]]:
-    """Of each column, after the warm-up: where its thirds lie (medians; of threads and files, which come and go with every
-    film, the quietest fifth's upper end), its growth a minute and the error of that, its peak of all."""
+    """Of each column, after the warm-up: the medians of its thirds, its growth a minute and the error of that, its peak of all."""
     seconds = np.array([one.seconds for one in samples])
     late = seconds >= seconds[0] + WARM * (seconds[-1] - seconds[0])
     found = {}
     for name in COLUMNS:
         every = np.array([float(getattr(one, name)) for one in samples])
-        share = QUIET if name in COUNTED else USUAL
-        thirds = [float(np.quantile(part, share)) for part in np.array_split(every[late], 3)]
+        thirds = [float(np.median(part)) for part in np.array_split(every[late], 3)]
         slope, error = line(seconds[late], every[late])
         found[name] = {
             "first": thirds[0], "middle": thirds[1], "last": thirds[2], "slope": slope, "error": error,
@@ -88,8 +83,8 @@ def verdict(found: dict[str, dict[str, float]]) -> list[str]:
         said.append("the time is too short to tell whether memory grows")
     elif most > GROWTH:
         said.append(f"memory may grow by {most:.2f} MB a minute (expected at most {GROWTH:g})")
-    for name in ("memory", *COUNTED):
-        allowed = max((1 + SHARE) * found[name]["middle"], found[name]["middle"] + MORE if name in COUNTED else 0)
+    for name in ("memory", "threads", "files"):
+        allowed = max((1 + SHARE) * found[name]["middle"], 0 if name == "memory" else found[name]["middle"] + MORE)
         if found[name]["last"] > allowed:
             said.append(
                 f"{COLUMNS[name]}: {found[name]['last']:.0f} in the last third, {found[name]['middle']:.0f} in the middle one "
@@ -121,9 +116,8 @@ def markdown(told: dict[str, Any]) -> str:
         f"Done: {done}. Errors: {len(told['errors'])}; of the pages' scripts: {len(told['console'])}.",
         "",
         f"**{'Flat' if not wrong else 'Not flat: ' + '; '.join(wrong)}.** Flat means: memory's growth and two standard errors "
-        f"come to at most {GROWTH:g} MB a minute, and the last third's figures of memory, threads and open files lie at most "
-        f"{100 * SHARE:.0f} % above the middle third's (threads and files: or {MORE}). A third's figure is its median; of threads "
-        f"and files, some of which belong to films that are encoded at the moment, what the quietest {100 * QUIET:.0f} % stay below.",
+        f"come to at most {GROWTH:g} MB a minute, and the last third's medians of memory, threads and open files lie at most "
+        f"{100 * SHARE:.0f} % above the middle third's (threads and files: or {MORE}).",
     ]
     return "\n".join(lines) + "\n"
 

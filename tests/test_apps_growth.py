@@ -44,15 +44,6 @@ def test_a_late_step_is_seen_even_where_the_line_is_blind():
     )
 
 
-def test_films_under_way_in_the_last_third_are_no_leak_but_what_stays_after_them_is():
-    random = np.random.default_rng(3)
-    busy = random.random(len(SECONDS)) < np.where(SECONDS > 1300, 0.7, 0.3)  # medians of files: 30 and 24
-    films = [Sample(s, 900.0, 15 + 3 * b, 24 + 6 * b, 35.0 * b, 0.0) for s, b in zip(SECONDS, busy.tolist())]
-    assert verdict(figures(films)) == []
-    left = [Sample(s, 900.0, 15, 24 + 4 * (s > 1300), 0.0, 0.0) for s in SECONDS.tolist()]
-    assert verdict(figures(left)) == ["open files: 28 in the last third, 24 in the middle one (expected at most 27)"]
-
-
 def test_what_swings_too_much_is_not_called_flat():
     random = np.random.default_rng(0)
     wild = [Sample(s, 900 + 400 * random.standard_normal(), 20, 30, 0.0, 0.0) for s in SECONDS]
