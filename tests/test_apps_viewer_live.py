@@ -141,7 +141,10 @@ def test_who_pauses_what_goes_on_just_then_holds_it_and_not_what_was_before(ball
 
 def test_a_paused_training_can_be_stopped(ball, live, tmp_path):
     live.begin(Options(ball, out=tmp_path / "run", backend="reference"))
-    wait(live, "training")
+    until = time.monotonic() + 60
+    while live.progress is None or not live.progress.step:  # before its first step there is nothing to save
+        assert time.monotonic() < until, live.state
+        time.sleep(0.01)
     live.pause()
     live.stop()
     wait(live, "stopped")
